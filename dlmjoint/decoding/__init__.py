@@ -1,0 +1,1 @@
+"""One decoding loop; every choice it makes is a small frozen object."""

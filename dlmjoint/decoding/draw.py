@@ -1,0 +1,78 @@
+"""Which token there: forbidden ids, temperature, top-p. The one place where ids are forbidden."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
+from dlmjoint.random import Noise
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The distribution tokens are drawn from; orders rank this same distribution."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the most probable token (and ranks at temperature 1)."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability exceeds this."""
+    forbid: tuple[int | str, ...] = ()
+    """Further ids or token strings never to write, such as `<|endoftext|>` in unconditional runs.
+    In Dream end-of-text and padding are one id: forbidding it forbids short answers."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}, expected 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+
+    def prepare(self, base: Base) -> Self:
+        """The same draw with all ids resolved: the base's own forbidden ids and this run's."""
+        own = {_token_id(base, token) for token in self.forbid}
+        return replace(self, forbid=tuple(sorted(own | set(base.forbidden_ids))))
+
+    def log_probs(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
+        """Normalised log-probabilities in float64: at float32 a peaked distribution's entropy is
+        rounding error, and orders would depend on the batch."""
+        logits = logits.double()
+        logits[..., list(self.forbid)] = -torch.inf
+        if self.temperature > 0:
+            logits = logits / self.temperature
+        if self.top_p < 1:
+            logits = _nucleus(logits, self.top_p)
+        return logits.log_softmax(-1)
+
+    def pick(
+        self,
+        log_probs: Float[Tensor, "C V"],
+        rows: Int[Tensor, " C"],
+        columns: Int[Tensor, " C"],
+        noise: Noise,
+    ) -> Int[Tensor, " C"]:
+        """One token per cell; `columns` count from the response's first."""
+        if self.temperature == 0:
+            return log_probs.argmax(-1)
+        gumbel = noise.gumbel(rows, columns, log_probs.shape[-1])
+        return (log_probs + gumbel.to(log_probs.device)).argmax(-1)
+
+
+def _token_id(base: Base, token: int | str) -> int:
+    """An id as it is, a token string looked up. Raises ConfigError if the tokenizer lacks it."""
+    if isinstance(token, int):
+        return token
+    known = {} if base.tokenizer is None else base.tokenizer.get_vocab()
+    if token not in known:
+        raise ConfigError(f"forbid names {token!r}, which is no token of {base.name}")
+    return known[token]
+
+
+def _nucleus(logits: Float[Tensor, "*cells V"], top_p: float) -> Float[Tensor, "*cells V"]:
+    """The logits with everything outside the nucleus removed; the best token always stays."""
+    ordered, index = logits.sort(dim=-1, descending=True)
+    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    outside = torch.zeros_like(before, dtype=torch.bool).scatter(-1, index, before > top_p)
+    return logits.masked_fill(outside, -torch.inf)

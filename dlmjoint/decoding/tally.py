@@ -1,0 +1,74 @@
+"""What a decoding cost. The clock is read here and nowhere else."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from dlmjoint.types import Step
+
+
+@dataclass
+class Tally:
+    """Running totals over steps; every count is a sum over rows, so it does not depend on batching."""
+
+    base_forwards: int = 0
+    """Forwards a row was in while unfinished."""
+    sampler_passes: int = 0
+    """Sampler passes a row was in while unfinished."""
+    columns: int = 0
+    """Canvas columns the base computed."""
+    tokens: int = 0
+    """Tokens committed, end-of-text included."""
+    text_tokens: int = 0
+    """Tokens committed, end-of-text excluded."""
+    seconds: float = 0.0
+    """Wall time inside `timed`, device synchronised."""
+    peak_bytes: int = 0
+    """Most device memory allocated; 0 on a CPU, which does not say."""
+    eos_id: int = field(default=-1, repr=False)
+
+    def timed(self, steps: Iterable[Step], device: torch.device) -> Iterator[Step]:
+        """Pass steps through, counting each and timing all of it."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        started = clock(device)
+        for step in steps:
+            self.add(step)
+            yield step
+        self.seconds += clock(device) - started
+        if device.type == "cuda":
+            self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated(device))
+
+    def add(self, step: Step) -> None:
+        """Count one step."""
+        forwards = int(step.forwards.sum())
+        self.base_forwards += forwards
+        self.sampler_passes += int(step.passes.sum())
+        self.columns += forwards * (step.window.stop - step.window.start)
+        for commit in step.commits:
+            self.tokens += len(commit.tokens)
+            self.text_tokens += int((commit.tokens != self.eos_id).sum())
+
+    def cost(self) -> dict[str, float | int]:
+        """The totals and their ratios, as they stand in `scores.json`."""
+        return {
+            "base_forwards": self.base_forwards,
+            "sampler_passes": self.sampler_passes,
+            "columns": self.columns,
+            "tokens": self.tokens,
+            "text_tokens": self.text_tokens,
+            "tokens_per_forward": self.tokens / self.base_forwards if self.base_forwards else 0.0,
+            "tokens_per_second": self.tokens / self.seconds if self.seconds else 0.0,
+            "text_tokens_per_second": self.text_tokens / self.seconds if self.seconds else 0.0,
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+        }
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after everything queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,1 @@
+"""Frozen bases behind one contract, and the trained layer."""

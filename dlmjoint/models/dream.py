@@ -1,0 +1,71 @@
+"""Dream (arXiv 2508.15487): Qwen2.5's blocks without the causal mask, outputs shifted by one.
+
+Dream-v0-Base/Instruct-7B, Dream-Coder and DiffuCoder have this architecture. Their repositories
+ship remote code that current transformers cannot run; nothing of it is executed here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2Tokenizer
+from transformers.models.qwen2.modeling_qwen2 import (
+    Qwen2DecoderLayer,
+    Qwen2Model,
+    Qwen2PreTrainedModel,
+    Qwen2RotaryEmbedding,
+)
+
+from dlmjoint.models.transformer import TransformerBase, bidirectional
+
+
+class DreamConfig(Qwen2Config):
+    """A Qwen2 config with a mask token."""
+
+    model_type = "Dream"
+    mask_token_id: int | None = None
+
+
+class DreamNetwork(Qwen2PreTrainedModel):
+    """The weights under their published names: `model.*` and `lm_head.weight`."""
+
+    config_class = DreamConfig
+    config: DreamConfig
+
+    def __init__(self, config: DreamConfig) -> None:
+        super().__init__(config)
+        self.model = Qwen2Model(config)
+        for block in self.model.layers:
+            bidirectional(block)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+
+class Dream(TransformerBase):
+    """The Dream family."""
+
+    model_type = "Dream"
+    shift = 1
+    network_class = DreamNetwork
+
+    @classmethod
+    def read_config(cls, values: dict[str, Any]) -> DreamConfig:
+        """See `Base.read_config`; the config's own `auto_map` (remote code) is not followed."""
+        return DreamConfig.from_dict(values)
+
+    @classmethod
+    def new_block(cls, config: DreamConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `Base.new_block`."""
+        return bidirectional(Qwen2DecoderLayer(config, layer_idx=0))
+
+    @classmethod
+    def new_rotary(cls, config: DreamConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `Base.new_rotary`."""
+        return Qwen2RotaryEmbedding(config)
+
+    @classmethod
+    def load_tokenizer(cls, folder: Path) -> PreTrainedTokenizerBase | None:
+        """Dream's tokenizer is Qwen2's: the hub's `DreamTokenizer` names the same algorithm."""
+        if not (folder / "vocab.json").exists():
+            return None
+        return Qwen2Tokenizer.from_pretrained(folder)

@@ -1,0 +1,182 @@
+"""The joint sampler: one trained block that updates the base's hidden states after every commit.
+
+ADJUST (arXiv 2509.22738, section 4) is the same module; weights under its names load one to one.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from dlmjoint.errors import LoadError, MismatchError
+from dlmjoint.models.base import Base, find_family
+from dlmjoint.models.transformer import TransformerBase, attention_bias
+
+ADJUST_NAMES = {
+    "norm_embed.0.": "norm_embedding.",
+    "norm_hidden.0.": "norm_hidden.",
+    "down_project.0.": "project.",
+    "layers.0.0.": "block.",
+    "norm_postattn.0.": "gain.",
+}
+"""Prefixes in the authors' checkpoints (under `drafter.`) and the names here."""
+
+
+class JointSamplerConfig(PreTrainedConfig):
+    """Which base the sampler belongs to, and how deep it was unrolled in training."""
+
+    model_type = "joint_sampler"
+
+    def __init__(
+        self,
+        base_name: str | None = None,
+        base_revision: str | None = None,
+        base_fingerprint: str | None = None,
+        base_config: dict[str, Any] | None = None,
+        trained_depth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.base_name = base_name
+        self.base_revision = base_revision
+        self.base_fingerprint = base_fingerprint
+        self.base_config = base_config
+        self.trained_depth = trained_depth
+        super().__init__(**kwargs)
+
+
+class JointSampler(PreTrainedModel):
+    """hidden' = hidden + gain * norm(block(project([norm(embedding), norm(hidden)]))).
+
+    Row i of `hidden` is the prediction about token i, row i of the embedding is the token now
+    there, a mask included. The same weights serve every depth. With the gain at zero the sampler
+    changes nothing and decoding equals the product of marginals, token for token.
+    """
+
+    config_class = JointSamplerConfig
+    config: JointSamplerConfig
+    base_model_prefix = ""
+    main_input_name = "embedding"
+
+    def __init__(self, config: JointSamplerConfig) -> None:
+        super().__init__(config)
+        values = config.base_config
+        if values is None:
+            raise LoadError("the config names no base_config: not a joint sampler's config.json")
+        family = find_family(values["model_type"])
+        layer = family.read_config(values)
+        layer._attn_implementation = "sdpa"
+        width, eps = layer.hidden_size, layer.rms_norm_eps
+        self.norm_embedding = nn.RMSNorm(width, eps=eps)
+        self.norm_hidden = nn.RMSNorm(width, eps=eps)
+        self.project = nn.Linear(2 * width, width)
+        self.block = family.new_block(layer)
+        self.gain = nn.RMSNorm(width, eps=eps)
+        self.rotary = family.new_rotary(layer)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Only what a checkpoint does not hold: the rotary table, a formula of the config."""
+        if module is getattr(self, "rotary", None):
+            values = self.config.base_config
+            assert values is not None
+            family = find_family(values["model_type"])
+            fresh = family.new_rotary(family.read_config(values))
+            for name, buffer in fresh.named_buffers():
+                setattr(module, name, buffer)
+
+    def forward(
+        self,
+        embedding: Float[Tensor, "B L D"],
+        hidden: Float[Tensor, "B L D"],
+        positions: Int[Tensor, "B L"],
+        attends: Bool[Tensor, "B L"],
+    ) -> Float[Tensor, "B L D"]:
+        """The hidden states given the tokens now on the canvas (one pass, ADJUST Eq. 4)."""
+        inputs = torch.cat([self.norm_embedding(embedding), self.norm_hidden(hidden)], dim=-1)
+        inputs = self.project(inputs.to(self.project.weight.dtype))
+        update = self.block(
+            inputs,
+            attention_mask=attention_bias(attends, inputs.shape[1]),
+            position_embeddings=self.rotary(inputs, positions),
+        )
+        return hidden + self.gain(update)
+
+    @classmethod
+    def from_base(cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1) -> Self:
+        """An untrained sampler that starts as a small step of the base's own last block.
+
+        `mix` weighs embedding and hidden state alike in the projection, `gain` is the output's
+        scale. From here the layer learns several times faster than from a random start
+        (CHANGELOG, Numbers).
+        """
+        sampler = cls(
+            JointSamplerConfig(
+                base_name=base.name,
+                base_revision=base.revision,
+                base_fingerprint=base.fingerprint,
+                base_config=json.loads(base.config.to_json_string(use_diff=False)),
+            )
+        )
+        sampler.block.load_state_dict(base.network.model.layers[-1].state_dict())
+        with torch.no_grad():
+            identity = torch.eye(base.hidden_size)
+            sampler.project.weight.copy_(mix * torch.cat([identity, identity], dim=1))
+            sampler.project.bias.zero_()
+            sampler.gain.weight.fill_(gain)
+        return sampler.to(base.device).requires_grad_(True)
+
+    @classmethod
+    def from_adjust(cls, base: TransformerBase, state: Mapping[str, Tensor]) -> Self:
+        """A sampler with the weights of an ADJUST checkpoint (`drafter.*` names).
+
+        Raises MismatchError if names or shapes are not those of one shared layer over this base.
+        """
+        sampler = cls.from_base(base)
+        renamed = {}
+        for name, tensor in state.items():
+            inner = name.removeprefix("drafter.")
+            theirs = next((prefix for prefix in ADJUST_NAMES if inner.startswith(prefix)), None)
+            if theirs is None:
+                raise MismatchError(f"{name} is no weight of a one-layer ADJUST sampler")
+            renamed[ADJUST_NAMES[theirs] + inner.removeprefix(theirs)] = tensor
+        try:
+            sampler.load_state_dict(renamed)
+        except RuntimeError as error:
+            raise MismatchError(f"the ADJUST weights do not fit {base.name}: {error}") from error
+        return sampler
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The sampler in a folder or hub repository.
+
+        Raises LoadError if it is missing, incomplete, corrupt, or no joint sampler.
+        """
+        try:
+            sampler, report = super().from_pretrained(
+                str(name), *args, output_loading_info=True, **kwargs
+            )
+        except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
+            if isinstance(error, LoadError):
+                raise
+            raise LoadError(f"{name}: the sampler does not load: {error}") from error
+        wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
+        if wrong:
+            raise LoadError(f"{name}: the weights do not fit the config: {wrong}")
+        return sampler.eval()
+
+    def check(self, base: Base) -> None:
+        """Raise MismatchError unless the sampler was trained for this very base."""
+        if self.config.base_fingerprint != base.fingerprint:
+            raise MismatchError(
+                f"the sampler belongs to {self.config.base_name} "
+                f"(revision {self.config.base_revision}, weights {self.config.base_fingerprint}), "
+                f"not to {base.name} (revision {base.revision}, weights {base.fingerprint}); "
+                "load that base, or train a sampler for this one"
+            )

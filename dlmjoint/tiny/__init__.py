@@ -1,0 +1,1 @@
+"""A language small enough for a laptop, whose truth is known: corpus, tokenizer, models."""

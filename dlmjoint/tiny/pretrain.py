@@ -1,0 +1,279 @@
+"""Train the tiny world's two language models: the Dream base and the autoregressive judge.
+
+Both see fresh problems only (no text is repeated), both are written as model folders that
+transformers and `dlmjoint.load_base` read. A run is a pure function of its arguments; it is cheap
+enough to be repeated rather than resumed.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning as L
+import torch
+from jaxtyping import Int
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from dlmjoint.models.dream import Dream, DreamConfig, DreamNetwork
+from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.provenance import write_provenance
+from dlmjoint.tiny.corpus import problem
+from dlmjoint.tiny.tokenizer import save_tokenizer
+from dlmjoint.types import Canvas
+
+CANVAS = 60
+"""Columns of the tiny world: a beginning-of-text, a problem, end-of-text to the end."""
+TEST_SEED = 1
+"""Problems of this seed are never trained on; tasks and held-out losses use them."""
+
+log = logging.getLogger(__name__)
+
+
+class Problems(IterableDataset[tuple[Int[Tensor, " L"], int]]):
+    """An endless stream of (canvas, columns up to the question's end), each problem once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+        self.tokenizer, self.seed = tokenizer, seed
+
+    def __iter__(self) -> Iterator[tuple[Int[Tensor, " L"], int]]:
+        index = 0
+        while True:
+            one = problem(self.seed, index)
+            question = self.tokenizer.encode(one.question, add_special_tokens=False)
+            solution = self.tokenizer.encode(one.solution, add_special_tokens=False)
+            ids = [self.tokenizer.bos_token_id, *question, *solution]
+            ids += [self.tokenizer.eos_token_id] * (CANVAS - len(ids))
+            yield torch.tensor(ids), 1 + len(question)
+            index += 1
+
+
+class Pretraining(L.LightningModule):
+    """Muon for the blocks' matrices, AdamW for everything else, a linear schedule to zero."""
+
+    def __init__(
+        self, network: PreTrainedModel, folder: Path, learning_rate: float, steps: int
+    ) -> None:
+        super().__init__()
+        self.network, self.folder = network, folder
+        self.learning_rate, self.steps = learning_rate, steps
+        self.automatic_optimization = False
+        self.recent: list[float] = []
+
+    def loss(self, tokens: Int[Tensor, "B L"], prompts: Int[Tensor, " B"]) -> Tensor:
+        """Nats per predicted token."""
+        raise NotImplementedError
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One update of both optimizers."""
+        loss = self.loss(*batch)
+        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizers, list) and isinstance(schedulers, list)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+        self.recent.append(float(loss.detach()))
+        if (batch_idx + 1) % 500 == 0:
+            self.network.save_pretrained(self.folder)
+            mean = sum(self.recent) / len(self.recent)
+            log.info("step %d of %d: %.4f nats per token", batch_idx + 1, self.steps, mean)
+            self.recent.clear()
+
+    def configure_optimizers(self):
+        """The two optimizers, each warmed up over 100 steps and decayed linearly to zero."""
+        blocks = [p for n, p in self.network.named_parameters() if ".layers." in n and p.ndim == 2]
+        chosen = set(map(id, blocks))
+        rest = [p for p in self.network.parameters() if id(p) not in chosen]
+        optimizers = [
+            torch.optim.Muon(blocks, lr=6 * self.learning_rate, weight_decay=0.01),
+            torch.optim.AdamW(rest, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+
+        def factor(step: int) -> float:
+            return min((step + 1) / 100, max(self.steps - step, 0) / self.steps)
+
+        return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
+
+
+class MaskedDiffusion(Pretraining):
+    """Masks a share t ~ U(0, 1) of each row's response and predicts it (Dream's objective with a
+    constant weight instead of 1/t, which has less variance and the same optimum)."""
+
+    def __init__(
+        self, base: TransformerBase, folder: Path, learning_rate: float, steps: int, prompted: float
+    ) -> None:
+        super().__init__(base.network.requires_grad_(True), folder, learning_rate, steps)
+        self.base, self.prompted = base, prompted
+
+    def loss(self, tokens: Int[Tensor, "B L"], prompts: Int[Tensor, " B"]) -> Tensor:
+        """See `Pretraining.loss`; a share of the rows keeps its question and masks the solution."""
+        rows, length = tokens.shape
+        columns = torch.arange(length)
+        first = torch.where(torch.rand(rows) < self.prompted, prompts, 1)
+        # Stratified over the batch: every batch sees all noise levels.
+        share = (torch.arange(rows) + torch.rand(rows)) / rows
+        hidden_cells = (torch.rand(rows, length) < share[torch.randperm(rows), None]) & (
+            columns >= first[:, None]
+        )
+        noisy = tokens.masked_fill(hidden_cells, self.base.mask_id)
+        canvas = Canvas(
+            noisy, torch.ones_like(noisy, dtype=torch.bool), slice(1, length), self.base.mask_id
+        )
+        logits = self.base.unembed(self.base.predict(canvas).hidden[hidden_cells])
+        return cross_entropy(logits, tokens[hidden_cells])
+
+
+class NextToken(Pretraining):
+    """The judge's objective: next token, up to and including the first end-of-text."""
+
+    def __init__(
+        self,
+        network: Qwen2ForCausalLM,
+        eos_id: int,
+        folder: Path,
+        learning_rate: float,
+        steps: int,
+    ) -> None:
+        super().__init__(network, folder, learning_rate, steps)
+        self.eos_id = eos_id
+
+    def loss(self, tokens: Int[Tensor, "B L"], prompts: Int[Tensor, " B"]) -> Tensor:
+        """See `Pretraining.loss`."""
+        logits = self.network(input_ids=tokens[:, :-1]).logits
+        targets = tokens[:, 1:]
+        wanted = (targets == self.eos_id).long().cumsum(-1) <= 1
+        return cross_entropy(logits[wanted], targets[wanted])
+
+
+def _config(kind: type[Qwen2Config], tokenizer: PreTrainedTokenizerBase, **sizes: int):
+    """A small config with the tokenizer's special ids; 512 logits, one more than the tokenizer."""
+    return kind(
+        vocab_size=512,
+        max_position_embeddings=2048,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **sizes,
+    )
+
+
+def _train(module: Pretraining, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=2 * module.steps,  # Lightning counts each optimizer's step
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[TQDMProgressBar(refresh_rate=100)],
+    )
+    trainer.fit(module, DataLoader(Problems(tokenizer, seed=0), batch_size=batch_size))
+
+
+def _save(network: PreTrainedModel, folder: Path, arguments: dict[str, object]) -> None:
+    network.eval().save_pretrained(folder)
+    write_provenance(folder, arguments)
+    log.info("wrote %s", folder)
+
+
+def pretrain_base(
+    folder: Path,
+    steps: int = 11_000,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    hidden_size: int = 128,
+    intermediate_size: int = 352,
+    num_layers: int = 4,
+    num_heads: int = 4,
+    num_kv_heads: int = 2,
+    prompted: float = 0.3,
+    seed: int = 0,
+) -> None:
+    """Train the tiny Dream and its tokenizer into `folder`.
+
+    Args:
+        folder: where config, weights and tokenizer are written.
+        steps: updates.
+        batch_size: problems per update; every problem is new.
+        learning_rate: AdamW's peak for embeddings, head, norms and biases; Muon's is six times it.
+        hidden_size: width D.
+        intermediate_size: width of the gated MLP.
+        num_layers: blocks.
+        num_heads: attention heads.
+        num_kv_heads: key/value heads.
+        prompted: share of rows whose question stays visible.
+        seed: of initialisation and noise.
+    """
+    arguments = dict(locals())
+    L.seed_everything(seed)
+    save_tokenizer(folder, (problem(0, index).text for index in range(20_000)))
+    tokenizer = Dream.load_tokenizer(folder)
+    assert tokenizer is not None
+    config = _config(
+        DreamConfig,
+        tokenizer,
+        mask_token_id=tokenizer.convert_tokens_to_ids("<|mask|>"),
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_kv_heads,
+    )
+    base = Dream(DreamNetwork(config), tokenizer, name=str(folder))
+    _train(MaskedDiffusion(base, folder, learning_rate, steps, prompted), tokenizer, batch_size)
+    _save(base.network, folder, arguments)
+
+
+def pretrain_judge(
+    folder: Path,
+    base: Path = Path("checkpoints/tiny-dream"),
+    steps: int = 4_000,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    hidden_size: int = 128,
+    intermediate_size: int = 352,
+    num_layers: int = 4,
+    num_heads: int = 4,
+    seed: int = 0,
+) -> None:
+    """Train the autoregressive judge into `folder`: the same tokenizer, the same corpus.
+
+    Args:
+        folder: where config, weights and tokenizer are written.
+        base: the folder whose tokenizer the judge shares.
+        steps: updates.
+        batch_size: problems per update; every problem is new.
+        learning_rate: AdamW's peak for embeddings, head, norms and biases; Muon's is six times it.
+        hidden_size: width D.
+        intermediate_size: width of the gated MLP.
+        num_layers: blocks.
+        num_heads: attention heads.
+        seed: of initialisation.
+    """
+    arguments = dict(locals())
+    L.seed_everything(seed)
+    tokenizer = Dream.load_tokenizer(base)
+    assert tokenizer is not None
+    config = _config(
+        Qwen2Config,
+        tokenizer,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+    )
+    network = Qwen2ForCausalLM(config)
+    _train(
+        NextToken(network, tokenizer.eos_token_id, folder, learning_rate, steps), tokenizer, batch_size
+    )
+    tokenizer.save_pretrained(folder)
+    _save(network, folder, arguments)

@@ -1,5 +1,6 @@
 """Which token there: forbidden ids, temperature, top-p. The one place where ids are forbidden."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -38,8 +39,7 @@ class Draw:
     def log_probs(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
         """Normalised log-probabilities in float64: at float32 a peaked distribution's entropy is
         rounding error, and orders would depend on the batch."""
-        logits = logits.double()
-        logits[..., list(self.forbid)] = -torch.inf
+        logits = forbid(logits.double(), self.forbid)
         if self.temperature > 0:
             logits = logits / self.temperature
         if self.top_p < 1:
@@ -58,6 +58,13 @@ class Draw:
             return log_probs.argmax(-1)
         gumbel = noise.gumbel(rows, columns, log_probs.shape[-1])
         return (log_probs + gumbel.to(log_probs.device)).argmax(-1)
+
+
+def forbid(logits: Float[Tensor, "*cells V"], ids: Sequence[int | str]) -> Float[Tensor, "*cells V"]:
+    """The logits with some ids made impossible. Called after every head call, sampler's included."""
+    impossible = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    impossible[list(ids)] = True
+    return logits.masked_fill(impossible, -torch.inf)
 
 
 def _token_id(base: Base, token: int | str) -> int:

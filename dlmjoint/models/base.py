@@ -146,6 +146,13 @@ class Base(ABC):
         """The ids of a text, special tokens recognised, nothing added."""
         return self._tokenizer().encode(text, add_special_tokens=False)
 
+    def encode_chat(self, message: str) -> list[int]:
+        """The ids of a user's message in the chat template, ready for the answer."""
+        text = self._tokenizer().apply_chat_template(
+            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+        )
+        return self.encode(str(text))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a response: up to its first end-of-text, special tokens left out."""
         ids = list(ids)

@@ -1,0 +1,1 @@
+"""Distil exact trajectories into the joint sampler."""

@@ -1,0 +1,35 @@
+"""dlmjoint: a trained layer that lets a frozen diffusion language model write several coherent
+tokens per forward.
+
+    base = dlmjoint.load_base("checkpoints/tiny-dream")
+    sampler = dlmjoint.JointSampler.from_pretrained("checkpoints/tiny-joint")
+    policy = dlmjoint.Policy(4, refine=dlmjoint.Joint(sampler))
+    print(dlmjoint.generate(base, 8, policy, max_new_tokens=59).texts)
+
+The loop everything runs through is `dlmjoint.decoding.decode.decode`.
+"""
+
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.refine import Joint, Marginals
+from dlmjoint.models.base import Base
+from dlmjoint.models.load import load_base
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.random import Noise
+from dlmjoint.sampling import Output, generate
+
+__version__ = "0.1.0"
+__all__ = [
+    "Base",
+    "Draw",
+    "Joint",
+    "JointSampler",
+    "Marginals",
+    "Noise",
+    "Output",
+    "Policy",
+    "decode",
+    "generate",
+    "load_base",
+]

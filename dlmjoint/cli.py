@@ -1,18 +1,147 @@
-"""Turn a typed function into a command: YAML and flags in, one clear line out when they are wrong."""
+"""Commands: a typed function's signature is its flags, its YAML schema and its help."""
 
 import logging
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from dlmjoint.distill.data import TrajectoryData
+from dlmjoint.distill.module import Distillation
+from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
+from dlmjoint.evaluation.commands import compare, evaluate, score
+from dlmjoint.provenance import write_text
+from dlmjoint.trajectories.generate import generate
+
+TRAINER_VERBS = ("fit", "validate", "test", "predict")
+"""Lightning's own; they take a trainer, a model and a data section."""
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "generate": generate,
+    "eval": evaluate,
+    "score": score,
+    "compare": compare,
+}
 
 
-def run(command: Callable[..., Any]) -> None:
-    """Parse the command line for a function's arguments and call it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    parser = ArgumentParser()
-    parser.add_argument("--config", action="config")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `dlmjoint` command."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv and argv[0] in TRAINER_VERBS:
+        _one_line_errors(lambda: train(argv))
+        return
+    if argv and argv[0] in COMMANDS:
+        run(COMMANDS[argv[0]], argv[1:], name=f"dlmjoint {argv[0]}")
+        return
+    parser = ArgumentParser(prog="dlmjoint", description=_overview())
+    parser.add_argument("verb", choices=[*COMMANDS, *TRAINER_VERBS[:2]], help="what to do")
+    parser.parse_args(argv[:1])
+
+
+def _overview() -> str:
+    lines = [f"{name}: {_first_line(command)}" for name, command in COMMANDS.items()]
+    lines.append("fit, validate: Distil trajectories into a joint sampler (LightningCLI).")
+    return " ".join(lines) + " Each verb has --help and takes --config FILE."
+
+
+def _first_line(command: Callable[..., Any]) -> str:
+    return (command.__doc__ or "").strip().splitlines()[0]
+
+
+def run(
+    command: Callable[..., Any], arguments: Sequence[str] | None = None, name: str | None = None
+) -> None:
+    """Call a function with the command line's settings; its mistakes end in one line, exit 2.
+
+    Unknown keys are errors in flags and in YAML. A function with an `output` or `run_dir` gets its
+    resolved settings saved there, as a file that runs the same again.
+    """
+    _logging()
+    parser = ArgumentParser(prog=name, description=(command.__doc__ or "").strip())
+    parser.add_argument("--config", action="config", help="YAML with any of the settings")
     parser.add_function_arguments(command, sub_configs=True)
-    settings = parser.instantiate_classes(parser.parse_args())
-    settings.pop("config")
-    command(**settings)
+    settings = parser.parse_args(None if arguments is None else list(arguments))
+
+    def call() -> None:
+        resolved = parser.dump(settings.clone(with_meta=False), skip_none=False)
+        values = parser.instantiate(settings)
+        values.pop("config", None)
+        command(**values)
+        folder = settings.get("output") or settings.get("run_dir")
+        if folder is not None:
+            write_text(Path(str(folder)) / "config.yaml", resolved)
+
+    _one_line_errors(call)
+
+
+class TrainCLI(LightningCLI):
+    """LightningCLI with CSV and TensorBoard logs where no logger is named."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A trainer that logs to files under its root directory."""
+        settings = self._get(self.config_init, "trainer")
+        root = settings.get("default_root_dir") or "runs/fit"
+        if settings.get("logger") in (None, True):
+            kwargs["logger"] = [CSVLogger(root, name="logs"), TensorBoardLogger(root, name="logs")]
+        return super().instantiate_trainer(**kwargs)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """`fit` and its relatives, as Lightning users know them."""
+    _logging()
+    # Validation batches are few and fixed, training batches are indexing: workers would not help.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    TrainCLI(
+        Distillation,
+        TrajectoryData,
+        args=list(arguments),
+        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveConfigCallback,
+        seed_everything_default=0,
+        trainer_defaults={
+            "max_epochs": 1,
+            "check_val_every_n_epoch": None,
+            "val_check_interval": 500,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+        },
+        parser_kwargs={"default_env": False},
+    )
+
+
+def lightning() -> None:
+    """The `lightning` command: `fit` and its relatives are ours; everything else belongs to the
+    lightning-sdk package, where it is installed."""
+    if len(sys.argv) > 1 and sys.argv[1] in TRAINER_VERBS:
+        main()
+        return
+    try:
+        from lightning_sdk.cli.entrypoint import main_cli
+    except ImportError:
+        print(  # noqa: T201  a console script's own answer
+            "lightning fit|validate|test|predict --config FILE trains a joint sampler; "
+            "other verbs need the lightning-sdk package",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    main_cli()
+
+
+def _logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for chatty in ("httpx", "fsspec", "faiss", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _one_line_errors(call: Callable[[], None]) -> None:
+    """Our own errors are the user's to mend: one line on stderr and exit status 2."""
+    try:
+        call()
+    except (ConfigError, DataError, LoadError, MismatchError) as error:
+        sys.stderr.write(f"dlmjoint: error: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from error

@@ -5,7 +5,6 @@ V vocabulary, C cells (pairs of row and column), W consecutive states of a traje
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,13 +57,13 @@ class Canvas:
         """Position of every column, counted from the row's first real token."""
         return (self.attends.long().cumsum(-1) - 1).clamp(min=0)
 
-    def write(self, commit: "Commit") -> Self:
+    def write(self, commit: "Commit") -> "Canvas":
         """The canvas with the commit's tokens in place."""
         tokens = self.tokens.clone()
         tokens[commit.rows, commit.columns] = commit.tokens
         return replace(self, tokens=tokens)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Canvas":
         """The same canvas on another device."""
         return replace(self, tokens=self.tokens.to(device), attends=self.attends.to(device))
 

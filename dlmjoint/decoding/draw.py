@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +30,7 @@ class Draw:
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
 
-    def prepare(self, base: Base) -> Self:
+    def prepare(self, base: Base) -> "Draw":
         """The same draw with all ids resolved: the base's own forbidden ids and this run's."""
         own = {_token_id(base, token) for token in self.forbid}
         return replace(self, forbid=tuple(sorted(own | set(base.forbidden_ids))))

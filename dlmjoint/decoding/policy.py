@@ -1,7 +1,6 @@
 """The bundle of choices a decoder makes."""
 
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 from dlmjoint.decoding.cache import CachePolicy, NoCache
 from dlmjoint.decoding.draw import Draw
@@ -46,6 +45,6 @@ class Policy:
         chosen = self.commits_per_forward
         return chosen if isinstance(chosen, Schedule) else Steady(chosen)
 
-    def prepare(self, base: Base) -> Self:
+    def prepare(self, base: Base) -> "Policy":
         """The policy with ids resolved and anything heavy loaded and checked against the base."""
         return replace(self, draw=self.draw.prepare(base), refine=self.refine.prepare(base))

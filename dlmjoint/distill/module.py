@@ -15,7 +15,7 @@ from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.losses import forward_kl, hidden_distance, same_top
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.base import load_base
+from dlmjoint.models.load import load_base
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.provenance import write_json, write_provenance

@@ -6,7 +6,6 @@ target of the shorter unrolls that end there.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +25,7 @@ class UnrollBatch:
     response: slice
     mask_id: int
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "UnrollBatch":
         """The same batch on another device (Lightning moves frozen dataclasses by this method)."""
         return replace(
             self,

@@ -1,21 +1,14 @@
 """The contract every frozen base keeps, whatever its architecture."""
 
-import importlib
-import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-import dlmjoint.models
-from dlmjoint.errors import ConfigError, LoadError
+from dlmjoint.errors import ConfigError
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
@@ -30,9 +23,6 @@ class Base(ABC):
     whatever the model's own shift), do not depend on left padding or on the other rows, and a
     window over exact memory predicts what the whole canvas does.
     """
-
-    model_type: ClassVar[str]
-    """The `model_type` of the family's config.json; `load_base` finds the family by it."""
 
     name: str
     """Folder or hub id it was loaded from."""
@@ -75,25 +65,8 @@ class Base(ABC):
 
     @classmethod
     @abstractmethod
-    def load(
-        cls, folder: Path, *, name: str, revision: str | None, device: str, dtype: torch.dtype
-    ) -> Self:
-        """The model in a local folder."""
-
-    @classmethod
-    @abstractmethod
-    def read_config(cls, values: dict[str, Any]) -> PreTrainedConfig:
-        """The family's config object from the values of a config.json."""
-
-    @classmethod
-    @abstractmethod
-    def new_block(cls, config: PreTrainedConfig) -> nn.Module:
-        """One untrained transformer block of the family, bidirectional."""
-
-    @classmethod
-    @abstractmethod
-    def new_rotary(cls, config: PreTrainedConfig) -> nn.Module:
-        """The family's rotary table: (tensor, positions) -> (cos, sin)."""
+    def random(cls, seed: int = 0) -> "Base":
+        """A small random model of the kind: what the contract's tests and first trials run on."""
 
     @property
     def forbidden_ids(self) -> tuple[int, ...]:
@@ -164,61 +137,3 @@ class Base(ABC):
         if self.tokenizer is None:
             raise ConfigError(f"{self.name} has no tokenizer: give and take ids instead of texts")
         return self.tokenizer
-
-
-def find_family(model_type: str) -> type[Base]:
-    """The family that reads configs of this `model_type`: any `Base` in `dlmjoint.models`.
-
-    A new family is a new file there; nothing lists them. Raises ConfigError for an unknown one.
-    """
-    found = {}
-    for module in pkgutil.iter_modules(dlmjoint.models.__path__):
-        members = vars(importlib.import_module(f"dlmjoint.models.{module.name}")).values()
-        for member in members:
-            if inspect.isclass(member) and issubclass(member, Base) and hasattr(member, "model_type"):
-                found[member.model_type] = member
-    if model_type not in found:
-        raise ConfigError(
-            f"model_type {model_type!r} is no known family of bases; known: {sorted(found)}"
-        )
-    return found[model_type]
-
-
-def load_base(
-    name: str | Path,
-    device: str = "cpu",
-    dtype: str = "float32",
-    revision: str | None = None,
-) -> Base:
-    """The frozen base in a local folder or a hub repository.
-
-    `dtype` is a torch name; CPUs without bfloat16 instructions want float32. `revision` pins a hub
-    commit. Raises LoadError if files are missing or corrupt, ConfigError for an unknown family.
-    """
-    folder, found = _local_folder(str(name), revision)
-    try:
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-    except OSError as error:
-        raise LoadError(f"{name}: {error}") from error
-    if not values:
-        raise LoadError(f"{name} has no config.json: is it a model folder?")
-    family = find_family(str(values.get("model_type")))
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype):
-        raise ConfigError(f"dtype {dtype!r} is no torch dtype; try float32 or bfloat16")
-    return family.load(folder, name=str(name), revision=found, device=device, dtype=torch_dtype)
-
-
-def _local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """Where the files lie on this machine, and the commit they are, fetched if need be."""
-    if Path(name).is_dir():
-        if revision is not None:
-            raise ConfigError(f"{name} is a folder; a revision belongs to a hub id")
-        return Path(name), None
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(name, revision=revision))
-    except (OSError, ValueError, HFValidationError) as error:
-        raise LoadError(f"{name} is neither a folder nor a reachable hub model: {error}") from error
-    return folder, folder.name

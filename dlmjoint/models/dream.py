@@ -7,6 +7,7 @@ ship remote code that current transformers cannot run; nothing of it is executed
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2Tokenizer
 from transformers.models.qwen2.modeling_qwen2 import (
@@ -47,6 +48,28 @@ class Dream(TransformerBase):
     model_type = "Dream"
     shift = 1
     network_class = DreamNetwork
+
+    @classmethod
+    def random(cls, seed: int = 0) -> "Dream":
+        """See `Base.random`: two layers of width 32, weights large enough to disagree."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = DreamConfig(
+                vocab_size=40,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                initializer_range=0.3,
+                mask_token_id=39,
+                eos_token_id=0,
+                pad_token_id=0,
+                bos_token_id=1,
+            )
+            network = DreamNetwork(config)
+        return cls(network, None, name=f"random Dream {seed}")
 
     @classmethod
     def read_config(cls, values: dict[str, Any]) -> DreamConfig:

@@ -6,7 +6,7 @@ ADJUST (arXiv 2509.22738, section 4) is the same module; weights under its names
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dlmjoint.errors import LoadError, MismatchError
-from dlmjoint.models.base import Base, find_family
+from dlmjoint.models.base import Base
+from dlmjoint.models.load import find_family
 from dlmjoint.models.transformer import TransformerBase, attention_bias
 
 ADJUST_NAMES = {
@@ -109,7 +110,7 @@ class JointSampler(PreTrainedModel):
         return hidden + self.gain(update)
 
     @classmethod
-    def from_base(cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1) -> Self:
+    def from_base(cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1) -> "JointSampler":
         """An untrained sampler that starts as a small step of the base's own last block.
 
         `mix` weighs embedding and hidden state alike in the projection, `gain` is the output's
@@ -133,7 +134,7 @@ class JointSampler(PreTrainedModel):
         return sampler.to(base.device).requires_grad_(True)
 
     @classmethod
-    def from_adjust(cls, base: TransformerBase, state: Mapping[str, Tensor]) -> Self:
+    def from_adjust(cls, base: TransformerBase, state: Mapping[str, Tensor]) -> "JointSampler":
         """A sampler with the weights of an ADJUST checkpoint (`drafter.*` names).
 
         Raises MismatchError if names or shapes are not those of one shared layer over this base.
@@ -153,7 +154,7 @@ class JointSampler(PreTrainedModel):
         return sampler
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> "JointSampler":  # pyright: ignore[reportIncompatibleMethodOverride]
         """The sampler in a folder or hub repository.
 
         Raises LoadError if it is missing, incomplete, corrupt, or no joint sampler.

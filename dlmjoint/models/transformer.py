@@ -3,13 +3,13 @@
 import hashlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dlmjoint.errors import LoadError
 from dlmjoint.models.base import Base
@@ -33,6 +33,8 @@ def bidirectional(block: nn.Module) -> nn.Module:
 class TransformerBase(Base):
     """A base whose network has transformers' usual parts under `model` and an `lm_head`."""
 
+    model_type: ClassVar[str]
+    """The `model_type` of the family's config.json; `load_base` finds the family by it."""
     shift: ClassVar[int]
     """1 where output i predicts token i + 1 (Dream), 0 where it predicts token i (LLaDA)."""
     network_class: ClassVar[type[PreTrainedModel]]
@@ -63,7 +65,7 @@ class TransformerBase(Base):
     @classmethod
     def load(
         cls, folder: Path, *, name: str, revision: str | None, device: str, dtype: torch.dtype
-    ) -> Self:
+    ) -> "TransformerBase":
         """The network and tokenizer of a local folder, refused if any weight is missing or left over."""
         try:
             network, report = cls.network_class.from_pretrained(
@@ -76,6 +78,21 @@ class TransformerBase(Base):
             raise LoadError(f"{name}: the weights do not fit the config: {wrong}")
         tokenizer = cls.load_tokenizer(folder)
         return cls(network.to(device), tokenizer, name=name, revision=revision)
+
+    @classmethod
+    @abstractmethod
+    def read_config(cls, values: dict[str, Any]) -> PreTrainedConfig:
+        """The family's config object from the values of a config.json."""
+
+    @classmethod
+    @abstractmethod
+    def new_block(cls, config: PreTrainedConfig) -> nn.Module:
+        """One untrained transformer block of the family, bidirectional."""
+
+    @classmethod
+    @abstractmethod
+    def new_rotary(cls, config: PreTrainedConfig) -> nn.Module:
+        """The family's rotary table: (tensor, positions) -> (cos, sin)."""
 
     @classmethod
     @abstractmethod

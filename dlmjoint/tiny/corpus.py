@@ -61,7 +61,8 @@ class Agreement:
     name: bool
     """One name throughout, mentioned at least four times."""
     arithmetic: bool
-    """Every equation is true, each goes on from the one before, the answer is the last result."""
+    """Every equation is true, each goes on from the one before, and every number after the last
+    one is its result: the closing sentence's and the answer."""
     faithful: bool
     """The equations use the story's numbers and operations, in its order."""
     grammar: bool
@@ -113,8 +114,9 @@ def problem(seed: int, index: int) -> Problem:
 
 def extract_answer(text: str) -> int | None:
     """The integer after the last `####`; None if there is none."""
-    found = re.findall(r"####\s*(-?\d+)(?![\d.])", text)
-    return int(found[-1]) if found else None
+    _, mark, tail = text.rpartition("####")
+    found = re.fullmatch(r"\s*(-?\d+)\s*", tail)
+    return int(found[1]) if mark and found else None
 
 
 def agreement(text: str) -> Agreement:
@@ -135,8 +137,8 @@ def _with_names(template: str, name: str, item: str) -> str:
 
 
 def _agree(text: str, words: tuple[str, ...]) -> bool:
-    """Do the slots of one kind hold one word? Counted by place: a slot is a known word, or any
-    word of the other slots' kind would be missed; so at least four mentions are asked for."""
+    """At least four of the words, all the same. A word of no list is not a mention: whether
+    something else stands in a slot's place is the grammar's question."""
     mentions = re.findall(rf"\b(?:{'|'.join(words)})\b", text)
     return len(mentions) >= 4 and len(set(mentions)) == 1
 
@@ -149,11 +151,15 @@ def _value(left: int, operation: str, right: int) -> int:
 
 
 def _arithmetic(text: str) -> bool:
-    equations = [(int(a), op, int(b), int(c)) for a, op, b, c in _EQUATION.findall(text)]
-    if not equations or any(_value(a, op, b) != c for a, op, b, c in equations):
+    found = list(_EQUATION.finditer(text))
+    if not found or len(found) != text.count("="):
         return False
+    equations = [(int(m[1]), m[2], int(m[3]), int(m[4])) for m in found]
+    true = all(_value(a, op, b) == c for a, op, b, c in equations)
     chained = all(before[3] == after[0] for before, after in pairwise(equations))
-    return chained and extract_answer(text) == equations[-1][3]
+    result = equations[-1][3]
+    after = [int(number) for number in re.findall(r"\d+", text[found[-1].end() :])]
+    return true and chained and set(after) == {result} and extract_answer(text) == result
 
 
 def _faithful(story: str, equations: str) -> bool:

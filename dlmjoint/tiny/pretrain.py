@@ -166,6 +166,23 @@ def _config(kind: type[Qwen2Config], tokenizer: PreTrainedTokenizerBase, **sizes
     )
 
 
+@torch.no_grad()
+def initialise(network: PreTrainedModel) -> None:
+    """Start values under which small models learn to copy within hundreds of steps.
+
+    Matrices are scaled by their fan-in, outputs of the blocks start small, and the head starts as
+    a copy of the embedding (the two stay separate weights): from an independent start the base had
+    not learned to repeat an item's name after 3,500 steps, from this one it had after 150.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        inner = name.endswith(("o_proj.weight", "down_proj.weight"))
+        nn.init.normal_(parameter, std=0.02 if inner else parameter.shape[1] ** -0.5)
+    embedding = network.get_input_embeddings().weight
+    network.get_output_embeddings().weight.copy_(embedding)
+
+
 def _train(module: Pretraining, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
     trainer = L.Trainer(
         accelerator="cpu",
@@ -186,9 +203,9 @@ def _save(network: PreTrainedModel, folder: Path, arguments: dict[str, object]) 
 
 def pretrain_base(
     folder: Path,
-    steps: int = 11_000,
+    steps: int = 6_500,
     batch_size: int = 64,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 2e-3,
     hidden_size: int = 128,
     intermediate_size: int = 352,
     num_layers: int = 4,
@@ -228,6 +245,7 @@ def pretrain_base(
         num_key_value_heads=num_kv_heads,
     )
     base = Dream(DreamNetwork(config), tokenizer, name=str(folder))
+    initialise(base.network)
     _train(MaskedDiffusion(base, folder, learning_rate, steps, prompted), tokenizer, batch_size)
     _save(base.network, folder, arguments)
 
@@ -235,12 +253,12 @@ def pretrain_base(
 def pretrain_judge(
     folder: Path,
     base: Path = Path("checkpoints/tiny-dream"),
-    steps: int = 4_000,
+    steps: int = 2_500,
     batch_size: int = 64,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 2e-3,
     hidden_size: int = 128,
     intermediate_size: int = 352,
-    num_layers: int = 4,
+    num_layers: int = 3,
     num_heads: int = 4,
     seed: int = 0,
 ) -> None:
@@ -272,6 +290,7 @@ def pretrain_judge(
         num_key_value_heads=num_heads,
     )
     network = Qwen2ForCausalLM(config)
+    initialise(network)
     _train(
         NextToken(network, tokenizer.eos_token_id, folder, learning_rate, steps), tokenizer, batch_size
     )

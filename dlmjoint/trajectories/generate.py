@@ -20,7 +20,8 @@ from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.base import Base, load_base
+from dlmjoint.models.base import Base
+from dlmjoint.models.load import load_base
 from dlmjoint.provenance import write_provenance
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.prompts import Prompts

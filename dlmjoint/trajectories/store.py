@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
 
 import torch
 from datasets import Dataset, Features, Sequence as ListOf, Value, concatenate_datasets
@@ -70,7 +69,7 @@ class TrajectoryStore:
         self.folder, self.manifest = folder, manifest
 
     @classmethod
-    def create(cls, folder: Path, manifest: Manifest) -> Self:
+    def create(cls, folder: Path, manifest: Manifest) -> "TrajectoryStore":
         """The folder's store; a new folder gets the manifest, an old one must have the same.
 
         Raises MismatchError that names what differs.
@@ -90,7 +89,7 @@ class TrajectoryStore:
         return cls(folder, manifest)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path) -> "TrajectoryStore":
         """An existing store. Raises DataError if there is none, or its manifest is unreadable."""
         path = folder / "manifest.json"
         try:

@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+# Trajectories, a freshly fitted sampler, and a table of decoders, on the tiny world.
+demo: .venv/.installed
+	rm -rf runs/demo
+	$(BIN)/dlmjoint generate --config configs/generate/demo.yaml
+	$(BIN)/dlmjoint fit --config configs/fit/demo.yaml
+	$(BIN)/dlmjoint eval --config configs/eval/demo.yaml
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,1 @@
+"""Decode once, score as often as you like: tasks, metrics, and the tables made of them."""

@@ -1,0 +1,88 @@
+"""What `dlmjoint eval`, `score` and `compare` do: typed functions whose arguments are the config."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.evaluation.compare import compare as compare_runs
+from dlmjoint.evaluation.report import report
+from dlmjoint.evaluation.run import REFERENCE_SEED, run
+from dlmjoint.evaluation.score import score as score_run
+from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.models.load import load_base
+from dlmjoint.provenance import write_text
+
+
+def evaluate(
+    base: str,
+    decoders: dict[str, Policy],
+    tasks: list[Task],
+    run_dir: Path,
+    seed: int = 0,
+    reference_seed: int = REFERENCE_SEED,
+    batch_size: int = 64,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+) -> None:
+    """Decode, score, and report: generations, scores.json, report.html, quality.png, a table.
+
+    Args:
+        base: folder or hub id of the frozen base.
+        decoders: decoding policies by name; `NAME-kN` is drawn as a point of the line NAME.
+        tasks: what to write and what to measure of it.
+        run_dir: where everything is written; an interrupted run goes on there.
+        seed: of the decoders' noise, the same for all, so that they can be compared example by
+            example.
+        reference_seed: of the exact samples that decoders are compared with.
+        batch_size: examples decoded together; changes nothing but the speed.
+        device: of base and judges.
+        dtype: of the base; CPUs want float32.
+        revision: pins a hub commit of the base.
+    """
+    loaded = load_base(base, device, dtype, revision)
+    run(
+        loaded,
+        decoders,
+        tasks,
+        run_dir,
+        seed=seed,
+        reference_seed=reference_seed,
+        batch_size=batch_size,
+    )
+    score_run(run_dir, base=loaded, decoders=decoders, device=device)
+    _show(run_dir)
+
+
+def score(run_dir: Path, tasks: list[Task] | None = None, device: str = "cpu") -> None:
+    """Score a run again: nothing is decoded but what the trajectory KL replays.
+
+    Args:
+        run_dir: the folder of an evaluation.
+        tasks: with other metrics than the run's; null takes the run's own tasks.
+        device: of judges and, where needed, the base.
+    """
+    score_run(run_dir, tasks=tasks, device=device)
+    _show(run_dir)
+
+
+def compare(runs: list[Path], output: Path | None = None) -> None:
+    """Show several scored runs in one table.
+
+    Args:
+        runs: folders of evaluations.
+        output: also write the table there, as Markdown.
+    """
+    table = compare_runs(runs)
+    if output is not None:
+        write_text(output, table.markdown())
+    Console().print(table.rich())
+
+
+def _show(run_dir: Path) -> None:
+    console = Console()
+    console.print(report(run_dir))
+    for name in ("scores.json", "report.html", "quality.png"):
+        if (run_dir / name).exists():
+            console.print(run_dir / name, soft_wrap=True)

@@ -1,0 +1,113 @@
+"""Judges: autoregressive models from a folder or the hub that look at texts."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from jaxtyping import Bool, Int
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from dlmjoint.errors import DataError, LoadError
+from dlmjoint.models.dream import Dream
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A model and its tokenizer."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any
+
+    def encode(self, text: str) -> list[int]:
+        """The text's ids after the beginning-of-text id, where the tokenizer has one.
+
+        Raises DataError if the text is longer than the model's limit: nothing is cut silently.
+        """
+        start = self.tokenizer.bos_token_id
+        ids = [] if start is None else [start]
+        ids += self.tokenizer.encode(text, add_special_tokens=False)
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        if limit is not None and len(ids) > limit:
+            raise DataError(f"a text has {len(ids)} tokens, {self.name} takes at most {limit}")
+        return ids
+
+    @property
+    def starts(self) -> bool:
+        """Does `encode` put a beginning-of-text id first?"""
+        return self.tokenizer.bos_token_id is not None
+
+
+@lru_cache(maxsize=1)
+def language_judge(name: str, device: str) -> Judge:
+    """A judge with next-token logits."""
+    return _load(AutoModelForCausalLM, name, device)
+
+
+@lru_cache(maxsize=1)
+def feature_judge(name: str, device: str) -> Judge:
+    """A judge with hidden states only."""
+    return _load(AutoModel, name, device)
+
+
+def padded(
+    rows: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Rows padded on the right, and which columns are real."""
+    lengths = torch.tensor([len(row) for row in rows])
+    columns = torch.arange(int(lengths.max()))
+    attends = columns < lengths[:, None]
+    ids = torch.zeros(attends.shape, dtype=torch.long)
+    ids[attends] = torch.tensor([token for row in rows for token in row])
+    return ids.to(device), attends.to(device)
+
+
+def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Indices of the rows that have any token, rows of similar length together."""
+    order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _load(kind: Any, name: str, device: str) -> Judge:
+    try:
+        with _quiet():
+            tokenizer = _tokenizer(name)
+            model = kind.from_pretrained(name)
+    except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
+        raise LoadError(f"the judge {name} does not load: {error}") from error
+    return Judge(name, model.to(device).eval().requires_grad_(False), tokenizer)
+
+
+def _tokenizer(name: str) -> Any:
+    """Dream's tokenizer class is remote code transformers does not know; ours reads its files."""
+    settings = Path(name) / "tokenizer_config.json"
+    if (
+        settings.exists()
+        and json.loads(settings.read_text())["tokenizer_class"] == "DreamTokenizer"
+    ):
+        return Dream.load_tokenizer(Path(name))
+    return AutoTokenizer.from_pretrained(name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports that a headless model leaves the head's weights; that is intended."""
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar:
+            hf_logging.enable_progress_bar()

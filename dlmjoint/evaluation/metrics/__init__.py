@@ -1,0 +1,1 @@
+"""What is measured of it, one file per metric."""

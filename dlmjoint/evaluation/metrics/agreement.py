@@ -1,0 +1,19 @@
+"""Checks of the tiny world's corpus, whose truth is known."""
+
+from dataclasses import asdict, dataclass
+
+from dlmjoint.evaluation.metrics.base import Evidence, Metric
+from dlmjoint.evaluation.metrics.intervals import share
+from dlmjoint.evaluation.records import Score
+from dlmjoint.tiny.corpus import agreement
+
+
+@dataclass(frozen=True)
+class CorpusAgreement(Metric):
+    """`agreement_item`, `agreement_name`, `agreement_arithmetic`, `agreement_faithful` and
+    `agreement_grammar`: shares of texts that pass each check, with Wilson intervals."""
+
+    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+        """See the class and `dlmjoint.tiny.corpus.Agreement`."""
+        checks = [asdict(agreement(text)) for text in evidence.texts]
+        return {f"agreement_{name}": share([check[name] for check in checks]) for name in checks[0]}

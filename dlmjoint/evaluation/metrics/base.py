@@ -1,0 +1,54 @@
+"""The contract of a metric."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.evaluation.records import Generation, Grade, Score
+from dlmjoint.models.base import Base
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a metric may look at: one decoder's generations for one task, and their context."""
+
+    generations: list[Generation]
+    grades: list[Grade]
+    """One per generation; empty where the task does not grade."""
+    reference: list[Generation]
+    """Independent exact samples; empty where no metric of the task asks for them."""
+    replay: Callable[[], tuple[Base, Policy]]
+    """Loads the base and the decoder's prepared policy, for metrics that decode again."""
+    identity: str
+    """Hash of base, policy and sampler weights: names what was computed with `replay`."""
+    cache: Path
+    """Folder for what is costly and may be needed again."""
+    device: str = "cpu"
+    """Where judges run."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The generations' texts."""
+        return [generation.text for generation in self.generations]
+
+
+class Metric(ABC):
+    """Measures generations. A metric is a frozen dataclass; a new one is a new file."""
+
+    needs_reference: ClassVar[bool] = False
+    """Draws independent exact samples for the task."""
+    has_ceiling: ClassVar[bool] = False
+    """Is also measured on a second exact sample: the value a perfect decoder would get."""
+
+    def check(self, n: int, decoders: Mapping[str, Policy], exact: Policy) -> None:  # noqa: B027  (most refuse nothing)
+        """Refuse, before anything is decoded, what could not be measured afterwards.
+
+        `decoders` and `exact` have the task's draw.
+        """
+
+    @abstractmethod
+    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+        """Scores under the names they have in `scores.json`."""

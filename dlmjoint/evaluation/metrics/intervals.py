@@ -1,0 +1,37 @@
+"""95 % intervals. Examples are the unit: two tokens of one text are not independent."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import binomtest
+
+from dlmjoint.errors import DataError
+from dlmjoint.evaluation.records import Score
+
+RESAMPLES = 1000
+
+
+def share(flags: Sequence[bool]) -> Score:
+    """The share of true flags with Wilson's interval."""
+    if not flags:
+        raise DataError("there is nothing to take a share of")
+    interval = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
+    value = sum(flags) / len(flags)
+    # At a share of 0 or 1 rounding may leave the interval 1e-17 beside it.
+    return Score(
+        value, min(float(interval.low), value), max(float(interval.high), value), len(flags)
+    )
+
+
+def ratio(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"], seed: int = 0) -> Score:
+    """sum(sums) / sum(counts) with the percentile interval of a bootstrap over examples."""
+    if counts.sum() <= 0:
+        raise DataError("there is nothing to take a mean of: every text is empty")
+    n = len(sums)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (weights @ sums) / (weights @ counts)
+    value = float(sums.sum() / counts.sum())
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return Score(value, min(float(low), value), max(float(high), value), n)

@@ -1,0 +1,51 @@
+"""How surprised an autoregressive judge is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from dlmjoint.evaluation.judge import Judge, batches, language_judge, padded
+from dlmjoint.evaluation.metrics.base import Evidence, Metric
+from dlmjoint.evaluation.metrics.intervals import ratio
+from dlmjoint.evaluation.records import Score
+
+
+@dataclass(frozen=True)
+class NLL(Metric):
+    """`nll`: mean negative log-likelihood per token under a judge, nats, over the whole corpus
+    (sum over tokens / number of tokens).
+
+    The text, as decoded and not stripped, is tokenised again with the judge's tokenizer. Its first
+    token is scored given the beginning-of-text id; a judge without one does not score it. The
+    closing end-of-text is not scored, an empty text adds no tokens. Low values alone are no
+    merit: repetition has them too. The interval is a bootstrap over texts.
+    """
+
+    judge: str = "checkpoints/tiny-judge"
+    """Folder or hub id of a causal language model."""
+    batch_size: int = 32
+    """Texts per forward."""
+
+    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+        """See the class."""
+        judge = language_judge(self.judge, evidence.device)
+        return {"nll": ratio(*text_nll(judge, evidence.texts, self.batch_size))}
+
+
+@torch.inference_mode()
+def text_nll(
+    judge: Judge, texts: list[str], batch_size: int
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Nats of every text and the number of tokens scored."""
+    rows = [judge.encode(text) for text in texts]
+    sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
+    for batch in batches(rows, batch_size):
+        ids, attends = padded([rows[i] for i in batch], judge.model.device)
+        logits = judge.model(input_ids=ids, attention_mask=attends.long()).logits[:, :-1]
+        log_probs = logits.double().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+        scored = attends[:, 1:]
+        sums[batch] = -(log_probs * scored).sum(-1).cpu().numpy()
+        counts[batch] = scored.sum(-1).cpu().numpy()
+    return sums, counts

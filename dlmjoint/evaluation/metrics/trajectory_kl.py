@@ -1,0 +1,139 @@
+"""How far a decoder's joint is from the base's exact joint, in nats."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.early import Never
+from dlmjoint.decoding.order import Order
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation.metrics.base import Evidence, Metric
+from dlmjoint.evaluation.metrics.features import save_array
+from dlmjoint.evaluation.metrics.intervals import ratio
+from dlmjoint.evaluation.records import Generation, Score
+from dlmjoint.models.base import Base
+from dlmjoint.random import Noise
+from dlmjoint.trajectories.record import record
+
+
+@dataclass(frozen=True)
+class TrajectoryKL(Metric):
+    """`trajectory_kl`: KL(exact joint || decoder), nats per committed token, over tokens given the
+    exact order.
+
+    Along each exact trajectory, in its own order and with its own tokens, the decoder's loop is
+    run and log p_exact - log q_decoder summed over commits; the mean over exact trajectories is an
+    unbiased estimate, 0 for one token per forward, and slightly negative at worst by chance.
+    How the decoder itself would choose columns is not part of it. The interval is a bootstrap over
+    trajectories.
+    """
+
+    needs_reference: ClassVar[bool] = True
+
+    n: int = 500
+    """Trajectories followed, at most; each costs response / K base forwards."""
+    batch_size: int = 64
+    """Trajectories followed together."""
+
+    def check(self, n: int, decoders: Mapping[str, Policy], exact: Policy) -> None:
+        """Raise ConfigError for decoders whose token probabilities do not compare."""
+        if exact.draw.temperature == 0 or exact.draw.top_p < 1:
+            raise ConfigError(
+                "trajectory_kl compares distributions: the task's draw needs a temperature above 0 "
+                "and top_p 1, or the metric must be left out"
+            )
+        for name, policy in decoders.items():
+            if _comparable(policy.draw) != _comparable(exact.draw):
+                raise ConfigError(
+                    f"trajectory_kl: decoder {name} draws with {policy.draw}, the exact samples "
+                    f"with {exact.draw}: set the task's draw, which holds for both"
+                )
+            if not isinstance(policy.early, Never):
+                raise ConfigError(
+                    f"trajectory_kl: decoder {name} finishes rows early with the most probable "
+                    "tokens, which has no token probabilities; leave the metric out"
+                )
+
+    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+        """See the class. Reads the sums from the cache if they were computed before."""
+        chosen = evidence.reference[: self.n]
+        content = repr((evidence.identity, [(g.prompt, g.tokens, g.order) for g in chosen]))
+        key = hashlib.sha256(content.encode()).hexdigest()[:16]
+        path = evidence.cache / f"trajectory-kl-{key}.npy"
+        if path.exists():
+            sums = np.load(path)
+        else:
+            base, policy = evidence.replay()
+            batches = [
+                excess_nats(base, policy, chosen[start : start + self.batch_size])
+                for start in range(0, len(chosen), self.batch_size)
+            ]
+            sums = np.concatenate(batches)
+            save_array(path, sums)
+        counts = np.array([len(generation.tokens) for generation in chosen], dtype=float)
+        return {"trajectory_kl": ratio(sums, counts)}
+
+
+def excess_nats(base: Base, policy: Policy, exact: list[Generation]) -> Float[np.ndarray, " n"]:
+    """log p_exact - log q_decoder of each trajectory, summed over its commits.
+
+    Raises ConfigError if the policy's windows or blocks do not let it follow the exact order.
+    """
+    order = torch.tensor([generation.order for generation in exact])
+    place = torch.empty_like(order)
+    place.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+    tokens = torch.tensor([generation.tokens for generation in exact])
+    forced = replace(
+        policy, order=ForcedOrder(place), draw=ForcedDraw(inner=policy.draw, tokens=tokens)
+    )
+    canvas = base.canvas([generation.prompt for generation in exact], order.shape[1])
+    ids = tuple(range(len(exact)))
+    followed = record(canvas, decode(base, canvas, forced, Noise(0, ids)), ids)
+    if not torch.equal(torch.stack([trajectory.order for trajectory in followed]), order):
+        raise ConfigError(
+            "trajectory_kl: the decoder's cache or blocks forbid the exact samples' order; "
+            "give the task's `exact` policy the same block_length, or leave the metric out"
+        )
+    log_q = np.array([trajectory.log_probs.sum().item() for trajectory in followed])
+    return np.array([sum(generation.log_probs) for generation in exact]) - log_q
+
+
+@dataclass(frozen=True, eq=False)
+class ForcedOrder(Order):
+    """The columns in a given order."""
+
+    place: Int[Tensor, "B N"]
+    """place[i, c]: when row i writes column c."""
+
+    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+        """Earlier is higher."""
+        return -self.place.to(rows.device)[rows, columns].double()
+
+
+@dataclass(frozen=True, eq=False)
+class ForcedDraw(Draw):
+    """Given tokens, with the log-probabilities another draw gives them."""
+
+    inner: Draw = field(kw_only=True)
+    tokens: Int[Tensor, "B N"] = field(kw_only=True)
+
+    def log_probs(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
+        """The inner draw's."""
+        return self.inner.log_probs(logits)
+
+    def pick(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+        """The given ones."""
+        return self.tokens.to(rows.device)[rows, columns]
+
+
+def _comparable(draw: Draw) -> tuple[float, float, frozenset[int | str]]:
+    return draw.temperature, draw.top_p, frozenset(draw.forbid)

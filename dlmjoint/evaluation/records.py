@@ -1,0 +1,81 @@
+"""The values that flow through an evaluation: examples, generations, grades, scores."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to write."""
+
+    id: int
+    """Its noise depends on the seed and on this."""
+    prompt: str
+    """Special tokens are recognised, none is added; empty in unconditional tasks."""
+    reference: str | None = None
+    """The right answer, where there is one."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One decoded example: a line of `generations/<decoder>/<task>.jsonl`."""
+
+    example_id: int
+    text: str
+    """Up to the first end-of-text, special tokens left out."""
+    stop: str
+    """`eos` if the text ended by itself, `length` if the response was full."""
+    prompt: list[int]
+    tokens: list[int]
+    """All of the response, what follows the end-of-text included."""
+    order: list[int]
+    """order[s] is the response column written by commit number s."""
+    log_probs: list[float]
+    """log_probs[s]: nats, of commit number s under the distribution it was drawn from."""
+    base_forwards: int
+    sampler_passes: int
+    columns: int
+    """Canvas columns the base computed for this row, padding not counted."""
+    text_tokens: int
+    """Tokens that are not end-of-text."""
+    seconds: float
+    """The batch's wall time, shared equally among its rows."""
+    peak_bytes: int
+    """Most device memory allocated in the batch; 0 on a CPU."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The line's content."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Generation":
+        """The generation of a line. Raises TypeError if a field is missing or unknown."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A judged answer. What cannot be read is wrong, and says so; no answer is assumed."""
+
+    correct: bool
+    extracted: str | None
+    """The answer as it was read, None if there was none."""
+    reason: str
+    """Why it is right or wrong, in words."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measured value and how far to trust it."""
+
+    value: float
+    low: float
+    """Lower end of the 95 % interval; what it covers stands in the metric's docstring."""
+    high: float
+    """Upper end."""
+    n: int
+    """Examples measured."""
+
+    def to_json(self) -> dict[str, float | int]:
+        """As it stands in `scores.json`."""
+        return asdict(self)

@@ -1,0 +1,197 @@
+"""Scores of what a run decoded. Nothing is decoded again, but for the trajectory KL's replay."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.errors import DataError, MismatchError
+from dlmjoint.evaluation import generations, settings
+from dlmjoint.evaluation.metrics.base import Evidence
+from dlmjoint.evaluation.plan import ceiling_path, decoder_path, reference_path, wants_ceiling
+from dlmjoint.evaluation.records import Generation, Score
+from dlmjoint.evaluation.run import load_samplers
+from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.models.base import Base
+from dlmjoint.models.load import load_base
+from dlmjoint.provenance import provenance, write_json
+
+log = logging.getLogger(__name__)
+
+
+def score(
+    run_dir: Path,
+    *,
+    base: Base | None = None,
+    decoders: Mapping[str, Policy] | None = None,
+    tasks: Sequence[Task] | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Write `run_dir/scores.json` and return its content.
+
+    What is not given is taken from the run's own settings: the base (loaded only if a metric
+    decodes again), decoders and tasks. Raises DataError if generations are missing.
+    """
+    made = settings.load(run_dir)
+    chosen = list(tasks) if tasks is not None else settings.build(list(made["tasks"].values()))
+    scorer = _Scorer(run_dir, made, chosen, base, decoders, device)
+    result = {
+        "decoders": {name: scorer.decoder(name) for name in made["decoders"]},
+        "ceiling": scorer.ceiling(),
+        "provenance": provenance({"run_dir": run_dir, "device": device})
+        | {key: made[key] for key in ("base", "seed", "reference_seed")}
+        | {"tasks": {task.name: settings.describe(task) for task in chosen}},
+    }
+    write_json(run_dir / "scores.json", result)
+    return result
+
+
+class _Scorer:
+    """One scoring of a run."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        made: dict[str, Any],
+        tasks: list[Task],
+        base: Base | None,
+        decoders: Mapping[str, Policy] | None,
+        device: str,
+    ) -> None:
+        self.run_dir, self.made, self.tasks, self.device = run_dir, made, tasks, device
+        self.given = decoders
+        self.base = cache(lambda: self._checked(base or self._load_base()))
+
+    def decoder(self, name: str) -> dict[str, Any]:
+        """A decoder's part of scores.json."""
+        scores, lines = {}, []
+        for task in self.tasks:
+            log.info("scoring %s / %s", name, task.name)
+            some = _complete(decoder_path(self.run_dir, name, task), task)
+            evidence = self._evidence(name, task, some)
+            scores[task.name] = _measure(task.measured, evidence)
+            self._write_grades(name, task, evidence)
+            lines += some
+        policy = self.made["decoders"][name]["policy"]
+        return {"policy": policy, "tasks": scores, "cost": cost(lines)}
+
+    def ceiling(self) -> dict[str, Any]:
+        """What a perfect decoder would get: a second exact sample against the first."""
+        found = {}
+        for task in filter(wants_ceiling, self.tasks):
+            policies = {name: self._policy(name) for name in self.made["decoders"]}
+            path = ceiling_path(self.run_dir, policies, task)
+            evidence = self._evidence(None, task, _complete(path, task))
+            metrics = [metric for metric in task.measured if metric.has_ceiling]
+            found[task.name] = _measure(metrics, evidence)
+        return found
+
+    def _evidence(self, decoder: str | None, task: Task, some: list[Generation]) -> Evidence:
+        examples = task.examples()
+        grades = [task.grade(e, g.text) for e, g in zip(examples, some, strict=True)]
+        wanted = any(metric.needs_reference for metric in task.measured)
+        reference = _complete(reference_path(self.run_dir, task), task) if wanted else []
+        return Evidence(
+            generations=some,
+            grades=[grade for grade in grades if grade is not None],
+            reference=reference,
+            replay=self._replay(decoder, task),
+            identity=self._identity(decoder, task),
+            cache=self.run_dir / "cache",
+            device=self.device,
+        )
+
+    def _replay(self, decoder: str | None, task: Task) -> Callable[[], tuple[Base, Policy]]:
+        """How a metric gets the base and the policy, loaded only then."""
+
+        def load() -> tuple[Base, Policy]:
+            base = self.base()
+            if decoder is None:
+                return base, task.apply(task.exact).prepare(base)
+            policy = self._policy(decoder)
+            loaded = load_samplers(base, {decoder: policy})[decoder]
+            if settings.weights_hash(loaded) != self.made["decoders"][decoder]["weights"]:
+                raise MismatchError(
+                    f"the sampler of {decoder} is not the one this run decoded with: "
+                    "run the evaluation again, into another run_dir"
+                )
+            return base, task.apply(loaded).prepare(base)
+
+        return load
+
+    def _identity(self, decoder: str | None, task: Task) -> str:
+        policy = "exact" if decoder is None else self.made["decoders"][decoder]
+        parts = [self.made["base"], policy, settings.describe(task.draw)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _policy(self, name: str) -> Policy:
+        if self.given is not None and name in self.given:
+            return self.given[name]
+        return settings.build(self.made["decoders"][name]["policy"])
+
+    def _load_base(self) -> Base:
+        """The base by the name the run had it under."""
+        base = self.made["base"]
+        folder = Path(base["name"]).is_dir()
+        revision = None if folder else base["revision"]
+        return load_base(base["name"], self.device, base["dtype"], revision)
+
+    def _checked(self, base: Base) -> Base:
+        if base.fingerprint != self.made["base"]["fingerprint"]:
+            raise MismatchError(
+                f"{base.name} (weights {base.fingerprint}) is not the base of {self.run_dir} "
+                f"(weights {self.made['base']['fingerprint']})"
+            )
+        return base
+
+    def _write_grades(self, decoder: str, task: Task, evidence: Evidence) -> None:
+        """What was read from every answer and why it is right or wrong."""
+        if evidence.grades:
+            ids = [generation.example_id for generation in evidence.generations]
+            grades = [
+                {"example_id": i, **settings.describe(g)["init_args"]}
+                for i, g in zip(ids, evidence.grades, strict=True)
+            ]
+            write_json(self.run_dir / "grades" / decoder / f"{task.name}.json", grades)
+
+
+def cost(lines: list[Generation]) -> dict[str, float | int]:
+    """Totals over lines and their ratios; sums over rows, so independent of batching."""
+    forwards = sum(line.base_forwards for line in lines)
+    tokens = sum(len(line.tokens) for line in lines)
+    text_tokens = sum(line.text_tokens for line in lines)
+    seconds = sum(line.seconds for line in lines)
+    return {
+        "base_forwards": forwards,
+        "sampler_passes": sum(line.sampler_passes for line in lines),
+        "columns": sum(line.columns for line in lines),
+        "tokens": tokens,
+        "text_tokens": text_tokens,
+        "tokens_per_forward": tokens / forwards,
+        "tokens_per_second": tokens / seconds,
+        "text_tokens_per_second": text_tokens / seconds,
+        "seconds": seconds,
+        "peak_bytes": max(line.peak_bytes for line in lines),
+    }
+
+
+def _measure(metrics: Sequence[Any], evidence: Evidence) -> dict[str, Any]:
+    found: dict[str, Score] = {}
+    for metric in metrics:
+        found |= metric(evidence)
+    return {name: value.to_json() for name, value in found.items()}
+
+
+def _complete(path: Path, task: Task) -> list[Generation]:
+    """The generations of the task's examples, in their order."""
+    by_id = {generation.example_id: generation for generation in generations.read(path)}
+    present = [by_id[i] for i in range(task.n) if i in by_id]
+    if len(present) < task.n:
+        raise DataError(
+            f"{path} has {len(present)} of {task.n} generations: run the evaluation again"
+        )
+    return present

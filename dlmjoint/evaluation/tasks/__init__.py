@@ -1,0 +1,1 @@
+"""What a decoder is asked to write, one file per task."""

@@ -1,0 +1,50 @@
+"""The tiny world's word problems, solved from their question."""
+
+from dataclasses import dataclass, field
+
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.evaluation.metrics.accuracy import Accuracy
+from dlmjoint.evaluation.metrics.base import Metric
+from dlmjoint.evaluation.records import Example, Grade
+from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.tiny.corpus import extract_answer, problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordProblems(Task):
+    """Questions of a stream no model was trained on, graded by the number after `####`."""
+
+    name: str = "word_problems"
+    """Stands in file names and in scores.json."""
+    n: int = 500
+    """Number of problems."""
+    max_new_tokens: int = 26
+    """Columns of the response; the longest solution takes 26 with its end-of-text."""
+    draw: Draw | None = field(default_factory=lambda: Draw(temperature=0.0))
+    """Replaces every decoder's own draw; the default is greedy."""
+    stream: int = 1
+    """Which stream of problems; 0 is the training stream, 1 the held-out one."""
+    opening: str = "<|beginoftext|>"
+    """Written before the question."""
+
+    def examples(self) -> list[Example]:
+        """The first n problems of the stream."""
+        problems = (problem(self.stream, index) for index in range(self.n))
+        return [
+            Example(id=index, prompt=self.opening + one.question, reference=str(one.answer))
+            for index, one in enumerate(problems)
+        ]
+
+    def standard_metrics(self) -> list[Metric]:
+        """Accuracy."""
+        return [Accuracy()]
+
+    def grade(self, example: Example, text: str) -> Grade:
+        """Right if the number after the last `####` is the answer."""
+        answer = extract_answer(text)
+        if answer is None:
+            return Grade(correct=False, extracted=None, reason="no number after ####")
+        if str(answer) != example.reference:
+            reason = f"{answer}, but the answer is {example.reference}"
+            return Grade(correct=False, extracted=str(answer), reason=reason)
+        return Grade(correct=True, extracted=str(answer), reason="the answer")

@@ -1,0 +1,55 @@
+"""Toy bases, golden data and shared fixtures. No test needs a network or a download."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from dlmjoint.models.dream import Dream
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
+from dlmjoint.models.toy import TableModel
+from dlmjoint.models.transformer import TransformerBase
+
+GOLDEN = Path(__file__).parent / "golden"
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_progress_bars() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def golden_dream() -> TransformerBase:
+    """The golden tiny Dream, random weights, published layout."""
+    return load_base(GOLDEN / "dream")
+
+
+@pytest.fixture
+def random_dream() -> Dream:
+    """A random Dream without a tokenizer."""
+    return Dream.random()
+
+
+@pytest.fixture
+def random_sampler(random_dream: Dream) -> JointSampler:
+    """A sampler over `random_dream` with an output large enough to change every prediction."""
+    return JointSampler.from_base(random_dream, gain=1.0).eval()
+
+
+@pytest.fixture
+def table() -> TableModel:
+    """An enumerable joint."""
+    return TableModel.random()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,73 @@
+"""Token for token: ADJUST's greedy decodes, and Dream's own schedule and orders."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.order import HighProbability, LowEntropy, Margin, Order
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.schedule import DreamSchedule
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.random import Noise
+from tests.conftest import GOLDEN
+
+STOCK = load_file(GOLDEN / "dream" / "expected.safetensors")
+ADJUST = load_file(GOLDEN / "adjust" / "expected.safetensors")
+WEIGHTS = load_file(GOLDEN / "adjust" / "reference_sampler.safetensors")
+NOISE = Noise(0, (0,))
+
+
+def _greedy(policy: Policy, base: TransformerBase, forbid: tuple[int, ...]) -> Policy:
+    """Prepared, but forbidding exactly what the original forbids, not ids beyond the tokenizer."""
+    return replace(policy.prepare(base), draw=Draw(temperature=0, forbid=forbid))
+
+
+@pytest.mark.parametrize(("commits", "forwards"), [(1, 14), (2, 7), (4, 4), (8, 2)])
+def test_the_method_equals_adjust_commit_by_commit(
+    golden_dream: TransformerBase, commits: int, forwards: int
+) -> None:
+    sampler = JointSampler.from_adjust(golden_dream, WEIGHTS).eval()
+    policy = _greedy(
+        Policy(commits, refine=Joint(sampler)), golden_dream, (golden_dream.mask_id,)
+    )
+    canvas = golden_dream.canvas(ADJUST["prompt"].tolist(), 14)
+    history = []
+    steps = list(decode(golden_dream, canvas, policy, NOISE))
+    for step in steps:
+        for commit in step.commits:
+            if len(commit.rows):
+                canvas = canvas.write(commit)
+                history.append(canvas.tokens[0])
+    assert torch.equal(torch.stack(history), ADJUST[f"greedy_history_K{commits}"])
+    assert len(steps) == forwards
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "steps"),
+    [
+        ("entropy_steps4", LowEntropy(), 4),
+        ("maskgit_steps8", HighProbability(), 8),
+        ("margin_steps8", Margin(), 8),
+    ],
+)
+def test_dreams_own_schedule_reproduces_the_stock_decodes(
+    golden_dream: TransformerBase, name: str, order: Order, steps: int
+) -> None:
+    policy = _greedy(Policy(DreamSchedule(steps), order=order), golden_dream, ())
+    canvas = golden_dream.canvas(STOCK["prompt"].tolist(), 16)
+    found = [step.canvas.tokens for step in decode(golden_dream, canvas, policy, NOISE)]
+    assert torch.equal(torch.stack(found), STOCK[name])
+
+
+def test_dreams_schedule_has_its_odd_ends() -> None:
+    masked, counts = torch.tensor([127]), []
+    for forward in range(127):
+        counts.append(int(DreamSchedule(127).commits(forward, masked)))
+        masked = masked - counts[-1]
+    assert counts == [0] + [1] * 125 + [2]

@@ -14,8 +14,8 @@ from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.models.base import Base
-from dlmjoint.models.load import load_base
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
 from dlmjoint.random import Noise
 from dlmjoint.sampling import Output, generate
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from dlmjoint.distill.data import TrajectoryData
@@ -62,9 +62,7 @@ def run(
     resolved settings saved there, as a file that runs the same again.
     """
     _logging()
-    parser = ArgumentParser(prog=name, description=(command.__doc__ or "").strip())
-    parser.add_argument("--config", action="config", help="YAML with any of the settings")
-    parser.add_function_arguments(command, sub_configs=True)
+    parser = parser_of(command, name)
     settings = parser.parse_args(None if arguments is None else list(arguments))
 
     def call() -> None:
@@ -79,6 +77,14 @@ def run(
     _one_line_errors(call)
 
 
+def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentParser:
+    """The parser of a function's settings."""
+    parser = ArgumentParser(prog=name, description=(command.__doc__ or "").strip())
+    parser.add_argument("--config", action="config", help="YAML with any of the settings")
+    parser.add_function_arguments(command, sub_configs=True)
+    return parser
+
+
 class TrainCLI(LightningCLI):
     """LightningCLI with CSV and TensorBoard logs where no logger is named."""
 
@@ -91,27 +97,27 @@ class TrainCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+TRAINING: dict[str, Any] = {
+    "auto_configure_optimizers": False,
+    "save_config_kwargs": {"overwrite": True},
+    "seed_everything_default": 0,
+    "trainer_defaults": {
+        # One endless epoch: max_steps ends a run, val_check_interval counts steps.
+        "max_epochs": 1,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 500,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    },
+}
+
+
 def train(arguments: Sequence[str]) -> None:
     """`fit` and its relatives, as Lightning users know them."""
     _logging()
     # Validation batches are few and fixed, training batches are indexing: workers would not help.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    TrainCLI(
-        Distillation,
-        TrajectoryData,
-        args=list(arguments),
-        save_config_kwargs={"overwrite": True},
-        save_config_callback=SaveConfigCallback,
-        seed_everything_default=0,
-        trainer_defaults={
-            "max_epochs": 1,
-            "check_val_every_n_epoch": None,
-            "val_check_interval": 500,
-            "use_distributed_sampler": False,
-            "enable_model_summary": False,
-        },
-        parser_kwargs={"default_env": False},
-    )
+    TrainCLI(Distillation, TrajectoryData, args=list(arguments), **TRAINING)
 
 
 def lightning() -> None:

@@ -33,9 +33,7 @@ class Noise:
             draw.exponential_(generator=generator)
         return -draws.log()
 
-    def uniform(
-        self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]
-    ) -> Float[Tensor, " C"]:
+    def uniform(self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]) -> Float[Tensor, " C"]:
         """One number in [0, 1) per cell, independent of the cell's Gumbel noise."""
         generators = self._generators("order", rows, columns)
         return torch.tensor(
@@ -46,7 +44,9 @@ class Noise:
     def _generators(self, purpose: str, rows: Tensor, columns: Tensor) -> list[torch.Generator]:
         """One generator per cell."""
         return [
-            torch.Generator().manual_seed(derive_seed(self.seed, self.example_ids[row], column, purpose))
+            torch.Generator().manual_seed(
+                derive_seed(self.seed, self.example_ids[row], column, purpose)
+            )
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         ]
 

@@ -85,7 +85,9 @@ def generate(
         trajectories += record(canvas, steps, ids)
     return Output(
         sequences=[[*t.prompt.tolist(), *t.response.tolist()] for t in trajectories],
-        texts=["" if base.tokenizer is None else base.decode(t.response.tolist()) for t in trajectories],
+        texts=[
+            "" if base.tokenizer is None else base.decode(t.response.tolist()) for t in trajectories
+        ],
         trajectories=trajectories,
         tally=tally,
     )

@@ -1,6 +1,6 @@
 """Train the tiny Dream that ships in checkpoints/tiny-dream.
 
-    python -m train.tiny_base --folder checkpoints/tiny-dream
+python -m train.tiny_base --folder checkpoints/tiny-dream
 """
 
 from dlmjoint.cli import run

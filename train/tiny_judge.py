@@ -1,6 +1,6 @@
 """Train the tiny autoregressive judge that ships in checkpoints/tiny-judge.
 
-    python -m train.tiny_judge --folder checkpoints/tiny-judge
+python -m train.tiny_judge --folder checkpoints/tiny-judge
 """
 
 from dlmjoint.cli import run

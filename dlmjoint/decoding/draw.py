@@ -59,7 +59,9 @@ class Draw:
         return (log_probs + gumbel.to(log_probs.device)).argmax(-1)
 
 
-def forbid(logits: Float[Tensor, "*cells V"], ids: Sequence[int | str]) -> Float[Tensor, "*cells V"]:
+def forbid(
+    logits: Float[Tensor, "*cells V"], ids: Sequence[int | str]
+) -> Float[Tensor, "*cells V"]:
     """The logits with some ids made impossible. Called after every head call, sampler's included."""
     impossible = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     impossible[list(ids)] = True

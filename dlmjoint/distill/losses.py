@@ -6,9 +6,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 
-def forward_kl(
-    teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]
-) -> Float[Tensor, " C"]:
+def forward_kl(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
     """KL(teacher || student) in nats, from log-probabilities (ADJUST Eq. 5, mass-covering).
 
     Ids forbidden in both (-inf) contribute nothing.
@@ -25,8 +23,6 @@ def hidden_distance(
     return smooth_l1_loss(hidden, target, reduction="none").mean(-1)
 
 
-def same_top(
-    teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]
-) -> Int[Tensor, " C"]:
+def same_top(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Int[Tensor, " C"]:
     """1 where both hold the same token for the most probable."""
     return (teacher.argmax(-1) == student.argmax(-1)).long()

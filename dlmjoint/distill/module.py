@@ -15,8 +15,8 @@ from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.losses import forward_kl, hidden_distance, same_top
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.load import load_base
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.provenance import write_json, write_provenance
 
@@ -104,6 +104,8 @@ class Distillation(L.LightningModule):
                 raise ConfigError(
                     f"window is {data.window}: a depth of {self.depth} needs {self.depth + 1} states"
                 )
+        if stage == "fit" and self.trainer.max_steps < 0 and self.trainer.max_time is None:
+            raise ConfigError("training data has no end: set trainer.max_steps (or max_time)")
         self.base.network.to(self.device)
 
     @torch.no_grad()
@@ -122,7 +124,9 @@ class Distillation(L.LightningModule):
         target, masked = self._targets(batch), batch.masked
         teacher, state = self._teacher(target, masked)
         total = torch.zeros((), device=self.device)
-        for passes, hidden in enumerate(unroll(self.base, self.sampler, batch, target, self.depth), 1):
+        for passes, hidden in enumerate(
+            unroll(self.base, self.sampler, batch, target, self.depth), 1
+        ):
             cells = masked[:, passes:]
             student = self._log_probs(hidden[cells])
             kl = forward_kl(teacher[state >= passes], student)
@@ -131,7 +135,7 @@ class Distillation(L.LightningModule):
                 distance = hidden_distance(target[:, passes:][cells], hidden[cells])
                 loss = loss + self.weights["hidden"] * distance
             if self.weights["drift"]:
-                distance = hidden_distance(target[:, : -passes][cells], hidden[cells])
+                distance = hidden_distance(target[:, :-passes][cells], hidden[cells])
                 loss = loss + self.weights["drift"] * distance
             mean = loss.sum() / self._count(len(loss))
             total = total + self.depth_weights[passes - 1] / sum(self.depth_weights) * mean
@@ -156,7 +160,9 @@ class Distillation(L.LightningModule):
         """Every depth's KL and top-1 agreement, beside what the marginals would give."""
         target, masked = self._targets(batch), batch.masked
         teacher, state = self._teacher(target, masked)
-        for passes, hidden in enumerate(unroll(self.base, self.sampler, batch, target, self.depth), 1):
+        for passes, hidden in enumerate(
+            unroll(self.base, self.sampler, batch, target, self.depth), 1
+        ):
             cells, wanted = masked[:, passes:], teacher[state >= passes]
             student = self._log_probs(hidden[cells])
             marginal = self._log_probs(target[:, :-passes][cells])
@@ -176,7 +182,7 @@ class Distillation(L.LightningModule):
             self.log(f"val/{name}", metric.compute(), prog_bar=shown, sync_dist=False)
             metric.reset()
 
-    def configure_optimizers(self):  # noqa: ANN201  Lightning accepts several forms
+    def configure_optimizers(self):
         """The optimizer over the layer's parameters, the scheduler stepped every batch."""
         optimizer = self.optimizer(self.sampler.parameters())
         if self.scheduler is None:

@@ -57,5 +57,3 @@ class CanvasMemory(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The number of canvas columns held."""
         return self._length if self.keys else 0
-
-

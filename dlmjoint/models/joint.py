@@ -110,7 +110,9 @@ class JointSampler(PreTrainedModel):
         return hidden + self.gain(update)
 
     @classmethod
-    def from_base(cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1) -> "JointSampler":
+    def from_base(
+        cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1
+    ) -> "JointSampler":
         """An untrained sampler that starts as a small step of the base's own last block.
 
         `mix` weighs embedding and hidden state alike in the projection, `gain` is the output's

@@ -15,6 +15,12 @@ NAMES = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva", "Leo", "Zoe",
          "Max", "Amy", "Jim", "Kim", "Dan", "Liz", "Roy", "Sue")  # fmt: skip
 ITEMS = ("pens", "cups", "figs", "eggs", "hats", "nuts", "keys", "toys",
          "pins", "caps", "nets", "mugs", "jars", "cans", "maps", "fans")  # fmt: skip
+CANVAS = 60
+"""Columns of the tiny world: a beginning-of-text, a problem of at most 59 tokens, end-of-text."""
+LONGEST_SOLUTION = 29
+"""Tokens of a solution and its end-of-text, at most."""
+TEST_SEED = 1
+"""Problems of this stream are never trained on; tasks and held-out losses use them."""
 LARGEST = 18
 """No running total is larger, none is below 1: few facts, so that a small model can know them all."""
 

@@ -21,14 +21,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, 
 from dlmjoint.models.dream import Dream, DreamConfig, DreamNetwork
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.provenance import write_provenance
-from dlmjoint.tiny.corpus import problem
+from dlmjoint.tiny.corpus import CANVAS, problem
 from dlmjoint.tiny.tokenizer import save_tokenizer
 from dlmjoint.types import Canvas
-
-CANVAS = 60
-"""Columns of the tiny world: a beginning-of-text, a problem, end-of-text to the end."""
-TEST_SEED = 1
-"""Problems of this seed are never trained on; tasks and held-out losses use them."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +66,8 @@ class Pretraining(L.LightningModule):
         """One update of both optimizers."""
         loss = self.loss(*batch)
         optimizers, schedulers = self.optimizers(), self.lr_schedulers()
-        assert isinstance(optimizers, list) and isinstance(schedulers, list)
+        assert isinstance(optimizers, list)
+        assert isinstance(schedulers, list)
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
@@ -292,7 +288,9 @@ def pretrain_judge(
     network = Qwen2ForCausalLM(config)
     initialise(network)
     _train(
-        NextToken(network, tokenizer.eos_token_id, folder, learning_rate, steps), tokenizer, batch_size
+        NextToken(network, tokenizer.eos_token_id, folder, learning_rate, steps),
+        tokenizer,
+        batch_size,
     )
     tokenizer.save_pretrained(folder)
     _save(network, folder, arguments)

@@ -6,8 +6,6 @@ Processes share nothing: each draws its part of the missing shards and writes th
 import hashlib
 import logging
 from dataclasses import asdict
-
-
 from pathlib import Path
 from typing import Literal
 
@@ -71,7 +69,8 @@ class Generator(L.LightningModule):
     def predict_dataloader(self) -> DataLoader[tuple[int, tuple[int, ...]]]:
         """This process's part of the missing shards; ranks are known only now."""
         mine = self.missing[self.trainer.global_rank :: self.trainer.world_size]
-        return DataLoader(Work(self.manifest, mine, self.batch_size), batch_size=None)
+        work = Work(self.manifest, mine, self.batch_size)
+        return DataLoader(work, batch_size=None, collate_fn=_as_it_is)
 
     def predict_step(self, batch: tuple[int, tuple[int, ...]], batch_idx: int) -> list[Trajectory]:
         """The batch's trajectories."""
@@ -79,6 +78,11 @@ class Generator(L.LightningModule):
         canvas = self.base.canvas([self.prompts[i] for i in ids], self.manifest.max_new_tokens)
         noise = Noise(self.manifest.seed, ids)
         return record(canvas, decode(self.base, canvas, self.policy, noise), ids)
+
+
+def _as_it_is(batch: tuple[int, tuple[int, ...]]) -> tuple[int, tuple[int, ...]]:
+    """The batch; the default would turn its tuples into lists."""
+    return batch
 
 
 class ShardWriter(BasePredictionWriter):

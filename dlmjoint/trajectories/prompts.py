@@ -86,9 +86,7 @@ class FromDataset(Prompts):
         """Every row of the column."""
         from datasets import load_dataset
 
-        rows = load_dataset(
-            self.path, name=self.name, split=self.split, data_files=self.data_files
-        )
+        rows = load_dataset(self.path, name=self.name, split=self.split, data_files=self.data_files)
         if self.column not in rows.column_names:
             raise ConfigError(
                 f"{self.path} has no column {self.column!r}; it has {rows.column_names}"

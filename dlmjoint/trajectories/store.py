@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from datasets import Dataset, Features, Sequence as ListOf, Value, concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Sequence as ListOf
 from datasets.exceptions import DatasetGenerationError
 
 from dlmjoint.errors import DataError, MismatchError
@@ -52,9 +53,7 @@ class Manifest:
 
     def shard_ids(self, shard: int) -> range:
         """The example ids of a shard."""
-        return range(
-            shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_examples)
-        )
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_examples))
 
     @property
     def num_shards(self) -> int:
@@ -78,9 +77,13 @@ class TrajectoryStore:
         if path.exists():
             found = asdict(cls.open(folder).manifest)
             wanted = asdict(manifest)
-            differing = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}
+            differing = {
+                key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]
+            }
             if differing:
-                told = ", ".join(f"{k}: {a!r} there, {b!r} asked" for k, (a, b) in differing.items())
+                told = ", ".join(
+                    f"{k}: {a!r} there, {b!r} asked" for k, (a, b) in differing.items()
+                )
                 raise MismatchError(
                     f"{folder} already holds other trajectories ({told}); choose another folder"
                 )
@@ -178,4 +181,3 @@ def _trajectory(row: object) -> Trajectory:
         log_probs=torch.tensor(row["log_probs"], dtype=torch.float64),
         **ids,
     )
-

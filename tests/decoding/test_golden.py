@@ -33,9 +33,7 @@ def test_the_method_equals_adjust_commit_by_commit(
     golden_dream: TransformerBase, commits: int, forwards: int
 ) -> None:
     sampler = JointSampler.from_adjust(golden_dream, WEIGHTS).eval()
-    policy = _greedy(
-        Policy(commits, refine=Joint(sampler)), golden_dream, (golden_dream.mask_id,)
-    )
+    policy = _greedy(Policy(commits, refine=Joint(sampler)), golden_dream, (golden_dream.mask_id,))
     canvas = golden_dream.canvas(ADJUST["prompt"].tolist(), 14)
     history = []
     steps = list(decode(golden_dream, canvas, policy, NOISE))

@@ -18,7 +18,11 @@ def _bases() -> list[type[Base]]:
     for module in pkgutil.iter_modules(dlmjoint.models.__path__):
         members = vars(importlib.import_module(f"dlmjoint.models.{module.name}")).values()
         for member in members:
-            if inspect.isclass(member) and issubclass(member, Base) and not inspect.isabstract(member):
+            if (
+                inspect.isclass(member)
+                and issubclass(member, Base)
+                and not inspect.isabstract(member)
+            ):
                 found.add(member)
     return sorted(found, key=lambda kind: kind.__name__)
 

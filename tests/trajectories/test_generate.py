@@ -40,9 +40,7 @@ def _content(store: TrajectoryStore) -> list[tuple]:
     ]
 
 
-def test_a_trajectory_is_what_generate_draws(
-    tmp_path: Path, golden_dream: TransformerBase
-) -> None:
+def test_a_trajectory_is_what_generate_draws(tmp_path: Path, golden_dream: TransformerBase) -> None:
     store = _draw(tmp_path)
     out = dlmjoint.generate(golden_dream, 10, max_new_tokens=6)
     assert _content(store) == [

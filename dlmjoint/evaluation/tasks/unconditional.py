@@ -12,6 +12,7 @@ from dlmjoint.evaluation.records import Example
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 from dlmjoint.sampling import prompt_ids
+from dlmjoint.tiny.corpus import CANVAS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,8 @@ class Unconditional(Task):
     """Stands in file names and in scores.json."""
     n: int = 1000
     """Number of samples; MAUVE asks for at least 500."""
-    max_new_tokens: int = 55
-    """Columns of the response; the tiny world's canvas has 56."""
+    max_new_tokens: int = CANVAS - 1
+    """Columns of the response; the default fills the tiny world's canvas."""
     judge: str = "checkpoints/tiny-judge"
     """Folder or hub id of the model the standard metrics judge with."""
 

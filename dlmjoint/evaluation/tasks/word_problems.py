@@ -7,7 +7,7 @@ from dlmjoint.evaluation.metrics.accuracy import Accuracy
 from dlmjoint.evaluation.metrics.base import Metric
 from dlmjoint.evaluation.records import Example, Grade
 from dlmjoint.evaluation.tasks.base import Task
-from dlmjoint.tiny.corpus import extract_answer, problem
+from dlmjoint.tiny.corpus import LONGEST_SOLUTION, TEST_SEED, extract_answer, problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,11 @@ class WordProblems(Task):
     """Stands in file names and in scores.json."""
     n: int = 500
     """Number of problems."""
-    max_new_tokens: int = 26
-    """Columns of the response; the longest solution takes 26 with its end-of-text."""
+    max_new_tokens: int = LONGEST_SOLUTION
+    """Columns of the response; the default holds the longest solution and its end-of-text."""
     draw: Draw | None = field(default_factory=lambda: Draw(temperature=0.0))
     """Replaces every decoder's own draw; the default is greedy."""
-    stream: int = 1
+    stream: int = TEST_SEED
     """Which stream of problems; 0 is the training stream, 1 the held-out one."""
     opening: str = "<|beginoftext|>"
     """Written before the question."""

@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,20 @@ def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentP
 
 class TrainCLI(LightningCLI):
     """LightningCLI with CSV and TensorBoard logs where no logger is named."""
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Refuse a missing or damaged checkpoint before anything is built.
+
+        Raises LoadError.
+        """
+        super().parse_arguments(parser, args)
+        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        if path in (None, "best", "last", "hpc"):
+            return
+        if not Path(path).is_file():
+            raise LoadError(f"there is no checkpoint {path}")
+        if not zipfile.is_zipfile(path):  # torch writes zip files; a cut-off one lost its index
+            raise LoadError(f"the checkpoint {path} is damaged or incomplete; resume from another")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that logs to files under its root directory."""

@@ -134,3 +134,28 @@ def test_the_lightning_command_names_its_limits_for_other_verbs(
     with pytest.raises(SystemExit):
         cli.lightning()
     assert "lightning-sdk" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"PK half a checkpoint"])
+def test_a_missing_or_damaged_checkpoint_ends_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    path = tmp_path / "last.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    arguments = _fit(tmp_path / "fit", "--data.path", str(tmp_path), "--ckpt_path", str(path))
+    line = _fails(arguments, capfd)
+    assert line.startswith("dlmjoint: error:")
+    assert str(path) in line
+
+
+def test_a_sampler_of_another_base_ends_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from dlmjoint.models.dream import Dream
+    from dlmjoint.models.joint import JointSampler
+
+    JointSampler.from_base(Dream.random()).save_pretrained(tmp_path / "sampler")
+    more = ["--data.path", str(tmp_path), "--model.sampler", str(tmp_path / "sampler")]
+    line = _fails(_fit(tmp_path / "fit", *more), capfd)
+    assert "the sampler belongs to random Dream 0" in line

@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 class Problems(IterableDataset[tuple[Int[Tensor, " L"], int]]):
     """An endless stream of (canvas, columns up to the question's end), each problem once."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
-        self.tokenizer, self.seed = tokenizer, seed
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int, first: int = 0) -> None:
+        self.tokenizer, self.seed, self.first = tokenizer, seed, first
 
     def __iter__(self) -> Iterator[tuple[Int[Tensor, " L"], int]]:
-        index = 0
+        index = self.first
         while True:
             one = problem(self.seed, index)
             question = self.tokenizer.encode(one.question, add_special_tokens=False)
@@ -179,7 +179,9 @@ def initialise(network: PreTrainedModel) -> None:
     network.get_output_embeddings().weight.copy_(embedding)
 
 
-def _train(module: Pretraining, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+def _train(
+    module: Pretraining, tokenizer: PreTrainedTokenizerBase, batch_size: int, first: int = 0
+) -> None:
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=2 * module.steps,  # Lightning counts each optimizer's step
@@ -188,7 +190,7 @@ def _train(module: Pretraining, tokenizer: PreTrainedTokenizerBase, batch_size: 
         enable_model_summary=False,
         callbacks=[TQDMProgressBar(refresh_rate=100)],
     )
-    trainer.fit(module, DataLoader(Problems(tokenizer, seed=0), batch_size=batch_size))
+    trainer.fit(module, DataLoader(Problems(tokenizer, seed=0, first=first), batch_size=batch_size))
 
 
 def _save(network: PreTrainedModel, folder: Path, arguments: dict[str, object]) -> None:
@@ -207,7 +209,9 @@ def pretrain_base(
     num_layers: int = 4,
     num_heads: int = 4,
     num_kv_heads: int = 2,
-    prompted: float = 0.3,
+    prompted: float = 0.4,
+    start: Path | None = None,
+    first: int = 0,
     seed: int = 0,
 ) -> None:
     """Train the tiny Dream and its tokenizer into `folder`.
@@ -223,26 +227,38 @@ def pretrain_base(
         num_heads: attention heads.
         num_kv_heads: key/value heads.
         prompted: share of rows whose question stays visible.
+        start: folder of a tiny Dream to go on from, sizes and tokenizer included.
+        first: number of the first problem, so that a run that goes on sees new ones.
         seed: of initialisation and noise.
     """
     arguments = dict(locals())
     L.seed_everything(seed)
-    save_tokenizer(folder, (problem(0, index).text for index in range(20_000)))
-    tokenizer = Dream.load_tokenizer(folder)
-    assert tokenizer is not None
-    config = _config(
-        DreamConfig,
-        tokenizer,
-        mask_token_id=tokenizer.convert_tokens_to_ids("<|mask|>"),
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=num_heads,
-        num_key_value_heads=num_kv_heads,
-    )
-    base = Dream(DreamNetwork(config), tokenizer, name=str(folder))
-    initialise(base.network)
-    _train(MaskedDiffusion(base, folder, learning_rate, steps, prompted), tokenizer, batch_size)
+    if start is None:
+        save_tokenizer(folder, (problem(0, index).text for index in range(20_000)))
+        tokenizer = Dream.load_tokenizer(folder)
+        assert tokenizer is not None
+        config = _config(
+            DreamConfig,
+            tokenizer,
+            mask_token_id=tokenizer.convert_tokens_to_ids("<|mask|>"),
+            hidden_size=hidden_size,
+            intermediate_size=intermediate_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            num_key_value_heads=num_kv_heads,
+        )
+        base = Dream(DreamNetwork(config), tokenizer, name=str(folder))
+        initialise(base.network)
+    else:
+        base = Dream.load(
+            start, name=str(folder), revision=None, device="cpu", dtype=torch.float32
+        )
+        tokenizer = base.tokenizer
+        assert tokenizer is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+            (folder / name).write_bytes((start / name).read_bytes())
+    _train(MaskedDiffusion(base, folder, learning_rate, steps, prompted), tokenizer, batch_size, first)
     _save(base.network, folder, arguments)
 
 

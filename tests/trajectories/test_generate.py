@@ -143,7 +143,7 @@ def test_a_missing_prompt_file_and_a_wrong_field_are_refused(
     with pytest.raises(DataError, match="does not open"):
         PromptFile(tmp_path / "p.txt").ids(golden_dream)
     (tmp_path / "p.jsonl").write_text('{"question": "?"}\n')
-    with pytest.raises(DataError, match="record 1.*prompt"):
+    with pytest.raises(DataError, match=r"record 1.*prompt"):
         PromptFile(tmp_path / "p.jsonl").ids(golden_dream)
     with pytest.raises(ConfigError, match="no column 'prompt'"):
         FromDataset("json", column="prompt", data_files=str(tmp_path / "p.jsonl")).ids(golden_dream)

@@ -4,7 +4,7 @@ tokens per forward.
     base = dlmjoint.load_base("checkpoints/tiny-dream")
     sampler = dlmjoint.JointSampler.from_pretrained("checkpoints/tiny-joint")
     policy = dlmjoint.Policy(4, refine=dlmjoint.Joint(sampler))
-    print(dlmjoint.generate(base, 8, policy, max_new_tokens=59).texts)
+    print(dlmjoint.generate(base, 8, policy, max_new_tokens=55).texts)
 
 The loop everything runs through is `dlmjoint.decoding.decode.decode`.
 """

@@ -106,7 +106,7 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that logs to files under its root directory."""
         settings = self._get(self.config_init, "trainer")
-        root = settings.get("default_root_dir") or "runs/fit"
+        root = settings["default_root_dir"]
         if settings.get("logger") in (None, True):
             kwargs["logger"] = [CSVLogger(root, name="logs"), TensorBoardLogger(root, name="logs")]
         return super().instantiate_trainer(**kwargs)
@@ -118,6 +118,7 @@ TRAINING: dict[str, Any] = {
     "seed_everything_default": 0,
     "trainer_defaults": {
         # One endless epoch: max_steps ends a run, val_check_interval counts steps.
+        "default_root_dir": "runs/fit",
         "max_epochs": 1,
         "check_val_every_n_epoch": None,
         "val_check_interval": 500,
@@ -132,7 +133,10 @@ def train(arguments: Sequence[str]) -> None:
     _logging()
     # Validation batches are few and fixed, training batches are indexing: workers would not help.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    TrainCLI(Distillation, TrajectoryData, args=list(arguments), **TRAINING)
+    given = list(arguments)
+    # LightningCLI warns of arguments given twice, to it and to the process.
+    args = None if given == sys.argv[1:] else given
+    TrainCLI(Distillation, TrajectoryData, args=args, **TRAINING)
 
 
 def lightning() -> None:

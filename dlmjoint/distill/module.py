@@ -1,6 +1,7 @@
 """The Lightning module: unroll, call the losses, log. Glue only."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -119,17 +120,15 @@ class Distillation(L.LightningModule):
         logits = self.base.unembed(hidden).float()
         return forbid(logits, self.base.forbidden_ids).log_softmax(-1)
 
-    def training_step(self, batch: UnrollBatch, batch_idx: int) -> Tensor:
-        """The weighted loss over all depths and starts of the batch."""
+    def depth_losses(
+        self, batch: UnrollBatch
+    ) -> Iterator[tuple[Float[Tensor, " C"], Float[Tensor, " C"]]]:
+        """Yield, for every depth from 1, each masked cell's loss and its KL part."""
         target, masked = self._targets(batch), batch.masked
         teacher, state = self._teacher(target, masked)
-        total = torch.zeros((), device=self.device)
-        for passes, hidden in enumerate(
-            unroll(self.base, self.sampler, batch, target, self.depth), 1
-        ):
+        for passes, hidden in self._unroll(batch, target):
             cells = masked[:, passes:]
-            student = self._log_probs(hidden[cells])
-            kl = forward_kl(teacher[state >= passes], student)
+            kl = forward_kl(teacher[state >= passes], self._log_probs(hidden[cells]))
             loss = self.weights["kl"] * kl
             if self.weights["hidden"]:
                 distance = hidden_distance(target[:, passes:][cells], hidden[cells])
@@ -137,9 +136,21 @@ class Distillation(L.LightningModule):
             if self.weights["drift"]:
                 distance = hidden_distance(target[:, :-passes][cells], hidden[cells])
                 loss = loss + self.weights["drift"] * distance
+            yield loss, kl.detach()
+
+    def _unroll(
+        self, batch: UnrollBatch, target: Float[Tensor, "B W L D"]
+    ) -> Iterator[tuple[int, Float[Tensor, "B S L D"]]]:
+        """The number of passes and the sampler's hidden states after them."""
+        return enumerate(unroll(self.base, self.sampler, batch, target, self.depth), 1)
+
+    def training_step(self, batch: UnrollBatch, batch_idx: int) -> Tensor:
+        """The weighted loss over all depths and starts of the batch."""
+        total = torch.zeros((), device=self.device)
+        for passes, (loss, kl) in enumerate(self.depth_losses(batch), 1):
             mean = loss.sum() / self._count(len(loss))
             total = total + self.depth_weights[passes - 1] / sum(self.depth_weights) * mean
-            self.log(f"train/kl@{passes}", kl.detach().mean(), prog_bar=passes == self.depth)
+            self.log(f"train/kl@{passes}", kl.mean(), prog_bar=passes == self.depth)
         return total
 
     def _teacher(
@@ -160,9 +171,7 @@ class Distillation(L.LightningModule):
         """Every depth's KL and top-1 agreement, beside what the marginals would give."""
         target, masked = self._targets(batch), batch.masked
         teacher, state = self._teacher(target, masked)
-        for passes, hidden in enumerate(
-            unroll(self.base, self.sampler, batch, target, self.depth), 1
-        ):
+        for passes, hidden in self._unroll(batch, target):
             cells, wanted = masked[:, passes:], teacher[state >= passes]
             student = self._log_probs(hidden[cells])
             marginal = self._log_probs(target[:, :-passes][cells])

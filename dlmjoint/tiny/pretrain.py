@@ -6,6 +6,7 @@ enough to be repeated rather than resumed.
 """
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,9 +59,9 @@ class Pretraining(L.LightningModule):
         self.automatic_optimization = False
         self.recent: list[float] = []
 
+    @abstractmethod
     def loss(self, tokens: Int[Tensor, "B L"], prompts: Int[Tensor, " B"]) -> Tensor:
         """Nats per predicted token."""
-        raise NotImplementedError
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One update of both optimizers."""

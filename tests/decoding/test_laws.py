@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 import dlmjoint
 from dlmjoint.decoding.cache import CachePolicy
 from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.draw import Draw, forbid
 from dlmjoint.decoding.early import EarlyCommit
 from dlmjoint.decoding.order import HighProbability, LeftToRight, LowEntropy, Margin, Random
 from dlmjoint.decoding.policy import Policy
@@ -246,7 +246,7 @@ def test_finishing_early_fills_those_rows_greedily_and_stops_paying_for_them(
     assert out.sequences[::2] == plain.sequences[::2]
     assert out.base_forwards == 2 * 4 + 2 * 1
     _, logits = random_dream.score(random_dream.canvas([[1]], 8).tokens)
-    logits[..., random_dream.mask_id] = -torch.inf
+    logits = forbid(logits, random_dream.forbidden_ids)
     assert out.sequences[1][1:] == logits[0, 1:].argmax(-1).tolist()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.draw import Draw, forbid
 from dlmjoint.errors import ConfigError, DataError, MismatchError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.transformer import TransformerBase
@@ -56,7 +56,7 @@ def test_log_probs_are_the_bases_own_at_every_state(
     for step, column in enumerate(trajectory.order.tolist()):
         state = trajectory.state(step, golden_dream.mask_id)
         _, logits = golden_dream.score(torch.cat([trajectory.prompt, state])[None])
-        logits[..., list(golden_dream.forbidden_ids)] = -torch.inf
+        logits = forbid(logits, golden_dream.forbidden_ids)
         log_probs = logits[0, 1 + column].double().log_softmax(-1)
         expected = log_probs[trajectory.response[column]]
         torch.testing.assert_close(trajectory.log_probs[step], expected, atol=1e-5, rtol=1e-5)

@@ -104,21 +104,31 @@ class MaskedDiffusion(Pretraining):
     constant weight instead of 1/t, which has less variance and the same optimum)."""
 
     def __init__(
-        self, base: TransformerBase, folder: Path, learning_rate: float, steps: int, prompted: float
+        self,
+        base: TransformerBase,
+        folder: Path,
+        learning_rate: float,
+        steps: int,
+        prompted: float,
+        from_left: float,
     ) -> None:
         super().__init__(base.network.requires_grad_(True), folder, learning_rate, steps)
-        self.base, self.prompted = base, prompted
+        self.base, self.prompted, self.from_left = base, prompted, from_left
 
     def loss(self, tokens: Int[Tensor, "B L"], prompts: Int[Tensor, " B"]) -> Tensor:
-        """See `Pretraining.loss`; a share of the rows keeps its question and masks the solution."""
+        """See `Pretraining.loss`. A share of the rows keeps its question visible; another share is
+        masked from the left up to a random column, as low-entropy decoding leaves it after it has
+        written the end-of-text tail."""
         rows, length = tokens.shape
         columns = torch.arange(length)
-        first = torch.where(torch.rand(rows) < self.prompted, prompts, 1)
+        kind = torch.rand(rows, 1)
+        first = torch.where(kind[:, 0] < self.prompted, prompts, 1)[:, None]
         # Stratified over the batch: every batch sees all noise levels.
-        share = (torch.arange(rows) + torch.rand(rows)) / rows
-        hidden_cells = (torch.rand(rows, length) < share[torch.randperm(rows), None]) & (
-            columns >= first[:, None]
-        )
+        share = ((torch.arange(rows) + torch.rand(rows)) / rows)[torch.randperm(rows), None]
+        edge = torch.randint(length // 3, length + 1, (rows, 1))
+        from_left = kind >= 1 - self.from_left
+        hidden_cells = torch.where(from_left, columns < edge, torch.rand(rows, length) < share)
+        hidden_cells &= columns >= first
         noisy = tokens.masked_fill(hidden_cells, self.base.mask_id)
         canvas = Canvas(
             noisy, torch.ones_like(noisy, dtype=torch.bool), slice(1, length), self.base.mask_id
@@ -210,7 +220,8 @@ def pretrain_base(
     num_layers: int = 4,
     num_heads: int = 4,
     num_kv_heads: int = 2,
-    prompted: float = 0.4,
+    prompted: float = 0.3,
+    from_left: float = 0.3,
     start: Path | None = None,
     first: int = 0,
     seed: int = 0,
@@ -228,6 +239,7 @@ def pretrain_base(
         num_heads: attention heads.
         num_kv_heads: key/value heads.
         prompted: share of rows whose question stays visible.
+        from_left: share of rows masked up to a random column.
         start: folder of a tiny Dream to go on from, sizes and tokenizer included.
         first: number of the first problem, so that a run that goes on sees new ones.
         seed: of initialisation and noise.
@@ -251,22 +263,25 @@ def pretrain_base(
         base = Dream(DreamNetwork(config), tokenizer, name=str(folder))
         initialise(base.network)
     else:
-        base = Dream.load(
-            start, name=str(folder), revision=None, device="cpu", dtype=torch.float32
-        )
+        base = Dream.load(start, name=str(folder), revision=None, device="cpu", dtype=torch.float32)
         tokenizer = base.tokenizer
         assert tokenizer is not None
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
             (folder / name).write_bytes((start / name).read_bytes())
-    _train(MaskedDiffusion(base, folder, learning_rate, steps, prompted), tokenizer, batch_size, first)
+    _train(
+        MaskedDiffusion(base, folder, learning_rate, steps, prompted, from_left),
+        tokenizer,
+        batch_size,
+        first,
+    )
     _save(base.network, folder, arguments)
 
 
 def pretrain_judge(
     folder: Path,
     base: Path = Path("checkpoints/tiny-dream"),
-    steps: int = 2_500,
+    steps: int = 1_600,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     hidden_size: int = 128,

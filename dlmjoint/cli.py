@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from datasets import disable_progress_bars
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -131,8 +132,6 @@ TRAINING: dict[str, Any] = {
 def train(arguments: Sequence[str]) -> None:
     """`fit` and its relatives, as Lightning users know them."""
     _logging()
-    # Validation batches are few and fixed, training batches are indexing: workers would not help.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     given = list(arguments)
     # LightningCLI warns of arguments given twice, to it and to the process.
     args = None if given == sys.argv[1:] else given
@@ -158,9 +157,14 @@ def lightning() -> None:
 
 
 def _logging() -> None:
+    """Our own words at INFO, other people's warnings; known noise left out."""
+    disable_progress_bars()  # of `datasets`: reading shards takes no time
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "fsspec", "faiss", "matplotlib"):
+    for chatty in ("httpx", "fsspec", "faiss", "matplotlib", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Batches here are lists of ids or indexing: there are no indices to infer, workers do not help.
+    warnings.filterwarnings("ignore", message=".*(infer the batch indices|many workers).*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
 
 
 def _one_line_errors(call: Callable[[], None]) -> None:

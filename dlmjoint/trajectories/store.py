@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from pyarrow import parquet
 from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets import Sequence as ListOf
 from datasets.exceptions import DatasetGenerationError
@@ -119,7 +120,7 @@ class TrajectoryStore:
         assert found == list(self.manifest.shard_ids(shard)), f"shard {shard} is not whole"
         rows = Dataset.from_list([_row(t) for t in trajectories], features=FEATURES)
         temporary = self.folder / f".shard-{shard:05d}.{os.getpid()}.parquet"
-        rows.to_parquet(temporary)
+        parquet.write_table(rows.data.table, temporary)
         os.replace(temporary, self.path(shard))
 
     def check(self, base: Base) -> None:

@@ -68,7 +68,7 @@ def run(
     settings = parser.parse_args(None if arguments is None else list(arguments))
 
     def call() -> None:
-        resolved = parser.dump(settings.clone(with_meta=False), skip_none=False)
+        resolved = parser.dump(settings.clone(with_meta=False))
         values = parser.instantiate(settings)
         values.pop("config", None)
         command(**values)
@@ -160,7 +160,13 @@ def _logging() -> None:
     """Our own words at INFO, other people's warnings; known noise left out."""
     disable_progress_bars()  # of `datasets`: reading shards takes no time
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "fsspec", "faiss", "matplotlib", "lightning.pytorch.utilities.rank_zero"):
+    for chatty in (
+        "httpx",
+        "fsspec",
+        "faiss",
+        "matplotlib",
+        "lightning.pytorch.utilities.rank_zero",
+    ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Batches here are lists of ids or indexing: there are no indices to infer, workers do not help.
     warnings.filterwarnings("ignore", message=".*(infer the batch indices|many workers).*")

@@ -93,7 +93,7 @@ def test_the_resolved_settings_are_saved_and_run_again(tmp_path: Path) -> None:
 def _fit(root: Path, *more: str) -> list[str]:
     trainer = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(root)]
     return [
-        "fit", *trainer, "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false",
+        "fit", *trainer, "--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar", "false",
         "--model.base", BASE, "--model.depth", "1", "--data.batch_size", "2",
         "--data.window", "2", "--data.val_batches", "1", *more,
     ]  # fmt: skip

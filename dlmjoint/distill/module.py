@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from jaxtyping import Float, Int
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -105,8 +106,9 @@ class Distillation(L.LightningModule):
                 raise ConfigError(
                     f"window is {data.window}: a depth of {self.depth} needs {self.depth + 1} states"
                 )
-        if stage == "fit" and self.trainer.max_steps < 0 and self.trainer.max_time is None:
-            raise ConfigError("training data has no end: set trainer.max_steps (or max_time)")
+        timed = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+        if stage == "fit" and self.trainer.max_steps < 0 and not timed:
+            raise ConfigError("training data has no end: set trainer.max_steps or trainer.max_time")
         self.base.network.to(self.device)
 
     @torch.no_grad()

@@ -238,7 +238,10 @@ def test_hidden_state_terms_add_to_the_loss(folder: Path) -> None:
     batch = Fixed(_windows(folder, window=4), 1)[0]
     settings = ({}, {"hidden_weight": 1.0}, {"drift_weight": 1.0})
     plain, hidden, drift = (
-        [float(loss.sum()) for loss, _ in Distillation(BASE, depth=2, **chosen).depth_losses(batch)]
+        [
+            float(loss.detach().sum())
+            for loss, _ in Distillation(BASE, depth=2, **chosen).depth_losses(batch)
+        ]
         for chosen in settings
     )
     assert all(more > less for more, less in zip(hidden + drift, plain + plain, strict=True))

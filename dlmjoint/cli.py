@@ -13,6 +13,7 @@ from datasets import disable_progress_bars
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from transformers.utils.logging import disable_progress_bar
 
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
@@ -158,7 +159,8 @@ def lightning() -> None:
 
 def _logging() -> None:
     """Our own words at INFO, other people's warnings; known noise left out."""
-    disable_progress_bars()  # of `datasets`: reading shards takes no time
+    disable_progress_bars()  # of `datasets`; like those of transformers below, over in no time
+    disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for chatty in (
         "httpx",

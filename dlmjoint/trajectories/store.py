@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from pyarrow import parquet
 from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets import Sequence as ListOf
 from datasets.exceptions import DatasetGenerationError
+from pyarrow import parquet
 
 from dlmjoint.errors import DataError, MismatchError
 from dlmjoint.models.base import Base

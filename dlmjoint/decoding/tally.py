@@ -51,21 +51,6 @@ class Tally:
             self.tokens += len(commit.tokens)
             self.text_tokens += int((commit.tokens != self.eos_id).sum())
 
-    def cost(self) -> dict[str, float | int]:
-        """The totals and their ratios, as they stand in `scores.json`."""
-        return {
-            "base_forwards": self.base_forwards,
-            "sampler_passes": self.sampler_passes,
-            "columns": self.columns,
-            "tokens": self.tokens,
-            "text_tokens": self.text_tokens,
-            "tokens_per_forward": self.tokens / self.base_forwards if self.base_forwards else 0.0,
-            "tokens_per_second": self.tokens / self.seconds if self.seconds else 0.0,
-            "text_tokens_per_second": self.text_tokens / self.seconds if self.seconds else 0.0,
-            "seconds": self.seconds,
-            "peak_bytes": self.peak_bytes,
-        }
-
 
 def clock(device: torch.device) -> float:
     """Seconds, after everything queued on the device is done."""

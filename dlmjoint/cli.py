@@ -146,7 +146,7 @@ def lightning() -> None:
         main()
         return
     try:
-        from lightning_sdk.cli.entrypoint import main_cli
+        from lightning_sdk.cli.entrypoint import main_cli  # pyright: ignore[reportMissingImports]
     except ImportError:
         print(  # noqa: T201  a console script's own answer
             "lightning fit|validate|test|predict --config FILE trains a joint sampler; "

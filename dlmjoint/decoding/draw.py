@@ -64,7 +64,7 @@ def forbid(
 ) -> Float[Tensor, "*cells V"]:
     """The logits with some ids made impossible. Called after every head call, sampler's included."""
     impossible = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    impossible[list(ids)] = True
+    impossible[torch.tensor(ids, dtype=torch.long)] = True
     return logits.masked_fill(impossible, -torch.inf)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from torch import nn
+
 from dlmjoint.models.base import Base
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.types import Canvas, Prediction
@@ -46,7 +48,7 @@ class Joint(Refine):
     def prepare(self, base: Base) -> "Joint":
         """Itself, if the sampler was trained for this base; raises MismatchError otherwise."""
         self.sampler.check(base)
-        self.sampler.to(base.device)
+        nn.Module.to(self.sampler, base.device)
         return self
 
     def __call__(self, base: Base, prediction: Prediction, canvas: Canvas) -> Prediction:

@@ -162,7 +162,8 @@ class TrajectoryData(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on."""
         assert self.trainer is not None
-        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.total.processed}
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return {"batches": progress.processed}  # pyright: ignore[reportAttributeAccessIssue]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after them."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -109,7 +110,7 @@ class Distillation(L.LightningModule):
         timed = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         if stage == "fit" and self.trainer.max_steps < 0 and not timed:
             raise ConfigError("training data has no end: set trainer.max_steps or trainer.max_time")
-        self.base.network.to(self.device)
+        nn.Module.to(self.base.network, self.device)
 
     @torch.no_grad()
     def _targets(self, batch: UnrollBatch) -> Float[Tensor, "B W L D"]:
@@ -183,7 +184,9 @@ class Distillation(L.LightningModule):
                 "top1": same_top(wanted, student).float(),
             }
             for name, values in found.items():
-                self.metrics[f"{name}@{passes}"].update(values)
+                metric = self.metrics[f"{name}@{passes}"]
+                assert isinstance(metric, MeanMetric)
+                metric.update(values)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all masked cells of all processes."""
@@ -193,7 +196,7 @@ class Distillation(L.LightningModule):
             self.log(f"val/{name}", metric.compute(), prog_bar=shown, sync_dist=False)
             metric.reset()
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         """The optimizer over the layer's parameters, the scheduler stepped every batch."""
         optimizer = self.optimizer(self.sampler.parameters())
         if self.scheduler is None:

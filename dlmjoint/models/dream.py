@@ -31,7 +31,7 @@ class DreamNetwork(Qwen2PreTrainedModel):
     """The weights under their published names: `model.*` and `lm_head.weight`."""
 
     config_class = DreamConfig
-    config: DreamConfig
+    config: DreamConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: DreamConfig) -> None:
         super().__init__(config)

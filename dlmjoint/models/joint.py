@@ -133,7 +133,8 @@ class JointSampler(PreTrainedModel):
             sampler.project.weight.copy_(mix * torch.cat([identity, identity], dim=1))
             sampler.project.bias.zero_()
             sampler.gain.weight.fill_(gain)
-        return sampler.to(base.device).requires_grad_(True)
+        nn.Module.to(sampler, base.device)
+        return sampler.requires_grad_(True)
 
     @classmethod
     def from_adjust(cls, base: TransformerBase, state: Mapping[str, Tensor]) -> "JointSampler":
@@ -162,7 +163,7 @@ class JointSampler(PreTrainedModel):
         Raises LoadError if it is missing, incomplete, corrupt, or no joint sampler.
         """
         try:
-            sampler, report = super().from_pretrained(
+            sampler, report = super().from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 str(name), *args, output_loading_info=True, **kwargs
             )
         except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:

@@ -26,7 +26,9 @@ def attention_bias(attends: Bool[Tensor, "B L"], rows: int) -> Bool[Tensor, "B 1
 
 def bidirectional(block: nn.Module) -> nn.Module:
     """The same block, attending in both directions: transformers' layers are built causal."""
-    block.self_attn.is_causal = False
+    attention = block.self_attn
+    assert isinstance(attention, nn.Module)
+    attention.is_causal = False  # pyright: ignore[reportArgumentType]  a plain flag, no parameter
     return block
 
 
@@ -68,7 +70,7 @@ class TransformerBase(Base):
     ) -> "TransformerBase":
         """The network and tokenizer of a local folder, refused if any weight is missing or left over."""
         try:
-            network, report = cls.network_class.from_pretrained(
+            network, report = cls.network_class.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 folder, dtype=dtype, output_loading_info=True
             )
         except (OSError, SafetensorError, ValueError, KeyError) as error:

@@ -9,6 +9,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -75,7 +76,7 @@ class Pretraining(L.LightningModule):
         nn.utils.clip_grad_norm_(self.parameters(), 1.0)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
-            scheduler.step()
+            scheduler.step()  # pyright: ignore[reportCallIssue]
         self.recent.append(float(loss.detach()))
         if (batch_idx + 1) % 500 == 0:
             self.network.save_pretrained(self.folder)
@@ -159,18 +160,17 @@ class NextToken(Pretraining):
         return cross_entropy(logits[wanted], targets[wanted])
 
 
-def _config(kind: type[Qwen2Config], tokenizer: PreTrainedTokenizerBase, **sizes: int):
-    """A small config with the tokenizer's special ids; 512 logits, one more than the tokenizer."""
-    return kind(
-        vocab_size=512,
-        max_position_embeddings=2048,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **sizes,
-    )
+def _settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What both models' configs share: 512 logits, more than the tokenizer has, and its ids."""
+    return {
+        "vocab_size": 512,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 @torch.no_grad()
@@ -186,8 +186,9 @@ def initialise(network: PreTrainedModel) -> None:
             continue
         inner = name.endswith(("o_proj.weight", "down_proj.weight"))
         nn.init.normal_(parameter, std=0.02 if inner else parameter.shape[1] ** -0.5)
-    embedding = network.get_input_embeddings().weight
-    network.get_output_embeddings().weight.copy_(embedding)
+    head = network.get_output_embeddings()
+    assert head is not None
+    head.weight.copy_(network.get_input_embeddings().weight)
 
 
 def _train(
@@ -250,10 +251,9 @@ def pretrain_base(
         save_tokenizer(folder, (problem(0, index).text for index in range(20_000)))
         tokenizer = Dream.load_tokenizer(folder)
         assert tokenizer is not None
-        config = _config(
-            DreamConfig,
-            tokenizer,
-            mask_token_id=tokenizer.convert_tokens_to_ids("<|mask|>"),
+        config = DreamConfig(
+            **_settings(tokenizer),
+            mask_token_id=tokenizer.get_vocab()["<|mask|>"],
             hidden_size=hidden_size,
             intermediate_size=intermediate_size,
             num_hidden_layers=num_layers,
@@ -308,9 +308,8 @@ def pretrain_judge(
     L.seed_everything(seed)
     tokenizer = Dream.load_tokenizer(base)
     assert tokenizer is not None
-    config = _config(
-        Qwen2Config,
-        tokenizer,
+    config = Qwen2Config(
+        **_settings(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_hidden_layers=num_layers,
@@ -320,7 +319,7 @@ def pretrain_judge(
     network = Qwen2ForCausalLM(config)
     initialise(network)
     _train(
-        NextToken(network, tokenizer.eos_token_id, folder, learning_rate, steps),
+        NextToken(network, tokenizer.get_vocab()["<|endoftext|>"], folder, learning_rate, steps),
         tokenizer,
         batch_size,
     )

@@ -70,7 +70,7 @@ class Generator(L.LightningModule):
         """This process's part of the missing shards; ranks are known only now."""
         mine = self.missing[self.trainer.global_rank :: self.trainer.world_size]
         work = Work(self.manifest, mine, self.batch_size)
-        return DataLoader(work, batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(work, batch_size=None, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
 
     def predict_step(self, batch: tuple[int, tuple[int, ...]], batch_idx: int) -> list[Trajectory]:
         """The batch's trajectories."""

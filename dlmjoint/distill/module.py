@@ -20,7 +20,6 @@ from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
-from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.provenance import write_json, write_provenance
 
 log = logging.getLogger(__name__)
@@ -79,15 +78,12 @@ class Distillation(L.LightningModule):
             raise ConfigError(
                 f"depth_weights has {len(self.depth_weights)} entries, expected depth={depth}"
             )
-        found = load_base(base, dtype=dtype, revision=revision)
-        if not isinstance(found, TransformerBase):
-            raise ConfigError(f"{base} has no transformer blocks to make a sampler of")
-        self.base, self.depth = found, depth
+        self.base, self.depth = load_base(base, dtype=dtype, revision=revision), depth
         if sampler is None:
-            self.sampler = JointSampler.from_base(found, mix=mix, gain=gain)
+            self.sampler = JointSampler.from_base(self.base, mix=mix, gain=gain)
         else:
             self.sampler = JointSampler.from_pretrained(sampler)
-            self.sampler.check(found)
+            self.sampler.check(self.base)
         self.sampler.config.trained_depth = depth
         self.weights = {"kl": kl_weight, "hidden": hidden_weight, "drift": drift_weight}
         self.optimizer, self.scheduler, self.export = optimizer, scheduler, export
@@ -163,7 +159,7 @@ class Distillation(L.LightningModule):
         with torch.no_grad():
             return self._log_probs(target[masked]), masked.nonzero()[:, 1]
 
-    def _count(self, cells: int) -> Tensor | int:
+    def _count(self, cells: int) -> Tensor:
         """Cells per process on average, over all processes: with gradients averaged over processes
         the result is the mean over all cells, however they are spread."""
         count = torch.tensor(float(cells), device=self.device)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,7 +69,7 @@ class Base(ABC):
     def random(cls, seed: int = 0) -> "Base":
         """A small random model of the kind: what the contract's tests and first trials run on."""
 
-    @property
+    @cached_property
     def forbidden_ids(self) -> tuple[int, ...]:
         """Ids that are never a token of text: the mask, and ids the tokenizer does not know
         (a Dream of 152,064 logits has a tokenizer of 151,667)."""

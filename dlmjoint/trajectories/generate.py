@@ -167,7 +167,8 @@ def generate(
     )
     model = load_base(base, str(trainer.strategy.root_device), dtype, revision)
     rows = prompts.ids(model)
-    model.canvas(rows, max_new_tokens)  # refuses prompts that are too long before any work is done
+    # Refuses prompts that are too long before any work is done; the longest one tells.
+    model.canvas([max(rows, key=len)], max_new_tokens)
     policy = Policy(order=order or LowEntropy(), draw=draw or Draw())
     manifest = _manifest(model, policy, rows, max_new_tokens, shard_size, seed)
     writer.store = store = TrajectoryStore.create(output, manifest)

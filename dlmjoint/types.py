@@ -1,10 +1,13 @@
 """The values that flow through the library.
 
 Axes, everywhere: B rows, L canvas columns, N response columns, P prompt columns, D hidden size,
-V vocabulary, C cells (pairs of row and column), W consecutive states of a trajectory.
+V vocabulary, C cells (pairs of row and column), M cells to write (N without anchors), W
+consecutive states of a trajectory or the columns of one forward.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +24,8 @@ class Canvas:
     """False on padding."""
     response: slice
     mask_id: int
+    anchors: Bool[Tensor, "B L"] | None = None
+    """Response cells written before decoding began and kept through it; None: there are none."""
 
     @classmethod
     def blank(
@@ -57,6 +62,32 @@ class Canvas:
         """Position of every column, counted from the row's first real token."""
         return (self.attends.long().cumsum(-1) - 1).clamp(min=0)
 
+    def anchor(self, columns: Mapping[int, Sequence[int]]) -> "Canvas":
+        """The canvas with fixed tokens in every row: response column (negative: from its end) to
+        the ids that begin there.
+
+        Raises ValueError if they do not fit into the response, overlap, or leave nothing to write.
+        """
+        length = self.response.stop - self.response.start
+        tokens = self.tokens.clone()
+        anchors = torch.zeros_like(self.attends)
+        for column, ids in columns.items():
+            first = column if column >= 0 else length + column
+            if first < 0 or first + len(ids) > length:
+                raise ValueError(
+                    f"an anchor of {len(ids)} tokens at column {column} does not fit into a "
+                    f"response of {length}"
+                )
+            place = slice(self.response.start + first, self.response.start + first + len(ids))
+            if bool(anchors[:, place].any()):
+                raise ValueError(f"the anchor at column {column} overlaps another one")
+            tokens[:, place] = torch.tensor(ids, device=tokens.device)
+            anchors[:, place] = True
+        anchored = replace(self, tokens=tokens, anchors=anchors)
+        if not bool(anchored.masked.any()):
+            raise ValueError("the anchors leave no column to write")
+        return anchored
+
     def write(self, commit: "Commit") -> "Canvas":
         """The canvas with the commit's tokens in place."""
         tokens = self.tokens.clone()
@@ -65,7 +96,10 @@ class Canvas:
 
     def to(self, device: torch.device | str) -> "Canvas":
         """The same canvas on another device."""
-        return replace(self, tokens=self.tokens.to(device), attends=self.attends.to(device))
+        anchors = None if self.anchors is None else self.anchors.to(device)
+        return replace(
+            self, tokens=self.tokens.to(device), attends=self.attends.to(device), anchors=anchors
+        )
 
 
 @dataclass(frozen=True)
@@ -77,6 +111,13 @@ class Commit:
     tokens: Int[Tensor, " C"]
     log_probs: Float[Tensor, " C"]
     """Nats, under the distribution each token was drawn from."""
+    writer: Literal["base", "sampler", "fill"] = "base"
+    """Whose distribution that was: the base's own, a joint sampler's, or an early finish's."""
+
+    def keep(self, wanted: Bool[Tensor, " C"]) -> "Commit":
+        """Some of the entries."""
+        parts = (self.rows, self.columns, self.tokens, self.log_probs)
+        return Commit(*(part[wanted] for part in parts), writer=self.writer)
 
 
 @dataclass(frozen=True)
@@ -84,9 +125,9 @@ class Prediction:
     """What the base says about a canvas, aligned: entry i is about column i."""
 
     hidden: Float[Tensor, "B L D"]
-    """Last hidden states of all columns; columns outside the window may be older than the canvas."""
-    window: slice
-    """The columns computed from this canvas."""
+    """Last hidden states of all columns; where not `fresh` they may be older than the canvas."""
+    fresh: Bool[Tensor, "B L"]
+    """The cells computed from this canvas."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +138,13 @@ class Step:
     """After the commits."""
     commits: tuple[Commit, ...]
     forwards: Int[Tensor, " B"]
-    """1 for every row this forward was needed for, 0 for rows already finished."""
+    """Base forwards spent on each row: 0 once it was finished, 2 under classifier-free guidance."""
     passes: Int[Tensor, " B"]
     """Sampler passes spent on each row."""
-    window: slice
-    """The columns the base recomputed."""
+    guide_passes: Int[Tensor, " B"]
+    """Forwards of a guiding model spent on each row."""
+    columns: Int[Tensor, " B"]
+    """Canvas columns renewed for each row, padding not counted; 0 once it was finished."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +155,9 @@ class Trajectory:
     example_id: int
     prompt: Int[Tensor, " P"]
     response: Int[Tensor, " N"]
-    order: Int[Tensor, " N"]
-    """order[s] is the response column written by commit number s."""
-    log_probs: Float[Tensor, " N"]
+    order: Int[Tensor, " M"]
+    """order[s] is the response column written by commit number s; anchors were never written."""
+    log_probs: Float[Tensor, " M"]
     """log_probs[s]: nats, of commit number s under the distribution it was drawn from."""
 
     def state(self, step: int, mask_id: int) -> Int[Tensor, " N"]:

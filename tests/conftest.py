@@ -32,6 +32,12 @@ def golden_dream() -> TransformerBase:
     return load_base(GOLDEN / "dream")
 
 
+@pytest.fixture(scope="session")
+def golden_llada() -> TransformerBase:
+    """The golden tiny LLaDA: random weights, published layout, no tokenizer."""
+    return load_base(GOLDEN / "llada")
+
+
 @pytest.fixture
 def random_dream() -> Dream:
     """A random Dream without a tokenizer."""

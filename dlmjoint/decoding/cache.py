@@ -1,22 +1,31 @@
-"""Which columns the next base forward recomputes."""
+"""Which cells the next base forward recomputes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 
 
 class CachePolicy(ABC):
-    """Chooses the window of every forward."""
+    """Chooses what every forward renews, row by row."""
+
+    block_length: int | None = None
+    """Blocks the response must be decoded in for the cache to make sense; None: it need not."""
 
     @abstractmethod
     def memory(self) -> CanvasMemory | None:
         """A fresh memory for one canvas, or None where nothing is reused."""
 
     @abstractmethod
-    def window(self, canvas: Canvas, memory: CanvasMemory | None) -> slice:
-        """The columns to recompute; an empty memory must be filled with all of them."""
+    def renew(
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+    ) -> Bool[Tensor, "B L"]:
+        """The cells to recompute in forward number `forward`; all of them while nothing is held."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class NoCache(CachePolicy):
     def memory(self) -> None:
         """Nothing is kept."""
 
-    def window(self, canvas: Canvas, memory: CanvasMemory | None) -> slice:
+    def renew(
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+    ) -> Bool[Tensor, "B L"]:
         """The whole canvas."""
-        return slice(0, canvas.tokens.shape[1])
+        return torch.ones_like(canvas.attends)

@@ -1,19 +1,17 @@
-"""The decoding loop. Exact sampling, parallel sampling, the joint sampler: all are settings of it."""
+"""The decoding loop. Exact sampling, parallel sampling, the joint sampler, early commit, reused
+keys and guided drafts: all are settings of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.turn import Turn
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
-from dlmjoint.types import Canvas, Commit, Prediction, Step
-
-CHUNK = 1 << 24
-"""Logits held at once while ranking columns: 128 MiB in float64."""
+from dlmjoint.types import Canvas, Step
 
 
 @torch.inference_mode()
@@ -23,93 +21,61 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
     `policy` must have been prepared for this base (`Policy.prepare`). Rows are independent: each
     is decoded as it would be alone, and a finished row is left as it is.
     """
-    writer = Writer(base, policy, noise)
     memory = policy.cache.memory()
+    gate = policy.guide.begin(base, canvas)
     forward = 0
     while (unfinished := canvas.masked.any(-1)).any():
-        window = policy.cache.window(canvas, memory)
-        prediction = base.predict(canvas, window, memory)
-        commits = [writer.fill(prediction, canvas, policy.early.rows(base, prediction, canvas))]
-        canvas = canvas.write(commits[0])
-        quota = policy.schedule.commits(forward, canvas.masked.sum(-1))
-        passes = torch.zeros_like(quota)
-        rank = writer.rank(prediction, canvas)
-        for depth in range(int(quota.max())):
-            rows = (quota > depth) & canvas.masked.any(-1)
-            if depth > 0:
-                refined = policy.refine(base, prediction, canvas)
-                passes += policy.refine.passes * rows
-                if refined is not prediction:
-                    prediction, rank = refined, writer.rank(refined, canvas)
-            commits.append(writer.one_per_row(prediction, canvas, rank, rows))
-            canvas = canvas.write(commits[-1])
-        written = sum(len(commit.rows) for commit in commits)
-        assert written or not quota.any(), f"{policy} wrote nothing in a forward"
-        yield Step(canvas, tuple(commits), unfinished.long(), passes, window)
+        renew = policy.cache.renew(canvas, memory, forward) | policy.early.watch(canvas)
+        turn = Turn(
+            base=base,
+            order=policy.order,
+            draw=policy.draw,
+            refine=policy.refine,
+            block_length=policy.blocks,
+            noise=noise,
+            forward=forward,
+            canvas=canvas,
+            prediction=policy.forward(base, canvas, renew, memory),
+        )
+        policy.early.finish(turn)
+        before = turn.canvas
+        turn.drafting()
+        write_tokens(turn, policy)
+        accepted, guide_passes = gate.check(before, turn)
+        turn.keep_first(accepted)
+        canvas = turn.canvas
+        yield Step(
+            canvas=canvas,
+            commits=tuple(turn.commits),
+            forwards=unfinished.long() * policy.forward.forwards,
+            passes=turn.passes,
+            guide_passes=guide_passes,
+            columns=(renew & canvas.attends).sum(-1) * unfinished * policy.forward.forwards,
+        )
         forward += 1
 
 
-@dataclass(frozen=True)
-class Writer:
-    """Turns predictions into commits, by the policy's order and draw."""
+def write_tokens(turn: Turn, policy: Policy) -> None:
+    """Write tokens one by one in every unfinished row, for as long as its schedule allows.
 
-    base: Base
-    policy: Policy
-    noise: Noise
-
-    def rank(self, prediction: Prediction, canvas: Canvas) -> Float[Tensor, "B L"]:
-        """How early each masked cell wants to be written; -inf where nothing is masked.
-
-        Only masked columns are unembedded, and no more than `CHUNK` logits exist at a time.
-        """
-        rows, columns = canvas.masked.nonzero(as_tuple=True)
-        rank = torch.full(canvas.tokens.shape, -torch.inf, dtype=torch.float64, device=rows.device)
-        for part in torch.arange(len(rows)).split(max(1, CHUNK // self.base.vocab_size)):
-            some, places = (rows[part], columns[part]), columns[part] - canvas.response.start
-            log_probs = self.policy.draw.log_probs(self.base.unembed(prediction.hidden[some]))
-            rank[some] = self.policy.order.rank(log_probs, some[0], places, self.noise).double()
-        return rank
-
-    def one_per_row(
-        self,
-        prediction: Prediction,
-        canvas: Canvas,
-        rank: Float[Tensor, "B L"],
-        wanted: Bool[Tensor, " B"],
-    ) -> Commit:
-        """One token in each wanted row, at the open column its order ranks first."""
-        cells = self._open(canvas, prediction.window)
-        rows = (wanted & cells.any(-1)).nonzero().squeeze(-1)
-        columns = rank.masked_fill(~cells, -torch.inf)[rows].argmax(-1)
-        return self._draw(prediction, canvas, rows, columns)
-
-    def fill(self, prediction: Prediction, canvas: Canvas, finished: Bool[Tensor, " B"]) -> Commit:
-        """The most probable token in every mask of the rows that finish early."""
-        greedy = replace(self.policy, draw=replace(self.policy.draw, temperature=0.0))
-        rows, columns = (canvas.masked & finished[:, None]).nonzero(as_tuple=True)
-        return replace(self, policy=greedy)._draw(prediction, canvas, rows, columns)
-
-    def _open(self, canvas: Canvas, window: slice) -> Bool[Tensor, "B L"]:
-        """The cells that may be written: masks inside the window and the row's current block."""
-        inside = torch.zeros_like(canvas.attends)
-        inside[:, window] = True
-        cells = canvas.masked & inside
-        if self.policy.block_length is None:
-            return cells
-        columns = torch.arange(cells.shape[1], device=cells.device) - canvas.response.start
-        block = columns.div(self.policy.block_length, rounding_mode="floor").expand_as(cells)
-        first = block.masked_fill(~canvas.masked, cells.shape[1]).amin(-1, keepdim=True)
-        return cells & (block == first)
-
-    def _draw(
-        self,
-        prediction: Prediction,
-        canvas: Canvas,
-        rows: Int[Tensor, " C"],
-        columns: Int[Tensor, " C"],
-    ) -> Commit:
-        """Draw the tokens of some cells."""
-        draw, places = self.policy.draw, columns - canvas.response.start
-        log_probs = draw.log_probs(self.base.unembed(prediction.hidden[rows, columns]))
-        tokens = draw.pick(log_probs, rows, places, self.noise)
-        return Commit(rows, columns, tokens, log_probs.gather(-1, tokens[:, None]).squeeze(-1))
+    From the second on the prediction is renewed first: by nothing (marginals) or by the sampler.
+    """
+    masked = turn.canvas.masked.sum(-1)
+    quota = policy.schedule.commits(turn.forward, turn.open().sum(-1), masked)
+    spent = torch.zeros(len(quota), dtype=torch.float64, device=quota.device)
+    going: Bool[Tensor, " B"] = quota > 0
+    depth = 0
+    while going.any():
+        if depth > 0:
+            turn.improve(going)
+        cells = turn.next(going)
+        assert depth > 0 or len(cells.rows) == going.sum(), f"{policy} wrote nothing in a forward"
+        accepted, price = policy.schedule.accept(depth, cells.log_probs, spent[cells.rows])
+        if depth == 0:
+            accepted = torch.ones_like(accepted)  # every forward writes something
+        spent[cells.rows] += price
+        turn.commit(cells.keep(accepted))
+        going = torch.zeros_like(going)
+        going[cells.rows[accepted]] = True
+        depth += 1
+        going = going & (quota > depth) & turn.open().any(-1)

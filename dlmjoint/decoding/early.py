@@ -1,4 +1,4 @@
-"""When a row is finished at once."""
+"""When a row is finished at once, and with what."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,22 +7,137 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlmjoint.decoding.turn import Turn
+from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.types import Canvas, Prediction
+from dlmjoint.types import Canvas
+
+
+class Fill(ABC):
+    """Writes everything that is left of some rows."""
+
+    needs_sampler: bool = False
+
+    @abstractmethod
+    def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
+        """Fill the rows; `answer` marks the cells whose readiness ended them."""
+
+
+@dataclass(frozen=True)
+class OneShot(Fill):
+    """Every mask takes its most probable token, independently (Prophet, Algorithm 1)."""
+
+    def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
+        """One commit."""
+        turn.fill(turn.canvas.masked & rows[:, None])
+
+
+@dataclass(frozen=True)
+class Coherent(Fill):
+    """The answer at once, from the base; the rest in the policy's order by sampler passes, so that
+    the text around the answer is written token given token (ours, not in the paper)."""
+
+    tokens_per_pass: int = 1
+    """Written after each sampler pass; 1 is the most coherent."""
+    needs_sampler = True
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_pass < 1:
+            raise ConfigError(f"tokens_per_pass is {self.tokens_per_pass}, expected at least 1")
+
+    def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
+        """As many passes as it takes. Other rows' predictions stay what they are."""
+        kept = turn.prediction
+        turn.fill(turn.canvas.masked & answer & rows[:, None])
+        while bool((left := turn.canvas.masked & rows[:, None]).any()):
+            turn.improve(left.any(-1))
+            for _ in range(self.tokens_per_pass):
+                left = turn.canvas.masked & rows[:, None]
+                cells = turn.next(rows, left)
+                chosen = torch.zeros_like(left)
+                chosen[cells.rows, cells.columns] = True
+                turn.fill(chosen)
+        turn.restore(kept)
 
 
 class EarlyCommit(ABC):
-    """Decides, per row and before the forward's own commits, which rows to fill in one go."""
+    """Finishes rows before the forward's own commits."""
+
+    fill: Fill = OneShot()
+
+    def prepare(self, base: Base) -> "EarlyCommit":
+        """The same rule with ids resolved."""
+        return self
+
+    def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
+        """The cells whose predictions the rule reads; a cache renews them whatever else it does."""
+        return torch.zeros_like(canvas.attends)
 
     @abstractmethod
-    def rows(self, base: Base, prediction: Prediction, canvas: Canvas) -> Bool[Tensor, " B"]:
-        """True for rows whose every remaining mask takes its most probable token now."""
+    def finish(self, turn: Turn) -> None:
+        """Write everything that is left of the rows that are ready."""
 
 
 @dataclass(frozen=True)
 class Never(EarlyCommit):
     """Every row is decoded to its end."""
 
-    def rows(self, base: Base, prediction: Prediction, canvas: Canvas) -> Tensor:
-        """False everywhere."""
-        return torch.zeros(len(canvas.tokens), dtype=torch.bool, device=canvas.tokens.device)
+    def finish(self, turn: Turn) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class EndOfText(EarlyCommit):
+    """A row whose text is finished - an end-of-text with no mask to its left - is filled with
+    end-of-text (FlashDLM's `early_stop`; `consecutive` guards against a chance one)."""
+
+    consecutive: int = 1
+    """End-of-text tokens in a row that are needed."""
+    end_ids: tuple[int, ...] = ()
+    """Ids that end a text; empty: the base's own."""
+
+    def __post_init__(self) -> None:
+        if self.consecutive < 1:
+            raise ConfigError(f"consecutive is {self.consecutive}, expected at least 1")
+
+    def prepare(self, base: Base) -> "EndOfText":
+        """With the base's end ids."""
+        return self if self.end_ids else EndOfText(self.consecutive, base.end_ids)
+
+    def finish(self, turn: Turn) -> None:
+        """Fill with the id that ended the text, unless the run forbids it."""
+        response = turn.canvas.tokens[:, turn.canvas.response]
+        masked = turn.canvas.masked[:, turn.canvas.response]
+        ends = torch.isin(response, torch.tensor(self.end_ids, device=response.device)) & ~masked
+        run = torch.ones_like(ends)
+        for shift in range(self.consecutive):
+            run &= ends.roll(shift, dims=-1)
+        run[:, : self.consecutive - 1] = False
+        ready = run & (masked.cumsum(-1) == 0)
+        rows = ready.any(-1) & masked.any(-1)
+        turn.constant(
+            turn.canvas.masked & rows[:, None], response.gather(1, ready.long().argmax(-1, True))
+        )
+
+
+@dataclass(frozen=True)
+class FirstOf(EarlyCommit):
+    """Several rules; the first that is ready finishes a row."""
+
+    rules: tuple[EarlyCommit, ...]
+
+    def prepare(self, base: Base) -> "FirstOf":
+        """All of them prepared."""
+        return FirstOf(tuple(rule.prepare(base) for rule in self.rules))
+
+    def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
+        """What any of them reads."""
+        found = torch.zeros_like(canvas.attends)
+        for rule in self.rules:
+            found |= rule.watch(canvas)
+        return found
+
+    def finish(self, turn: Turn) -> None:
+        """One after the other."""
+        for rule in self.rules:
+            rule.finish(turn)

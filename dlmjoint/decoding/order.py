@@ -1,17 +1,22 @@
 """Which column next: each order ranks the open cells, the highest rank is written first."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 
 
 class Order(ABC):
     """Ranks cells. Equal ranks are decided for the left-most column, so orders are reproducible."""
+
+    def prepare(self, base: Base) -> "Order":
+        """The same order with ids resolved."""
+        return self
 
     @abstractmethod
     def rank(
@@ -68,6 +73,35 @@ class LeftToRight(Order):
     def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
         """Minus the column."""
         return -columns.double()
+
+
+@dataclass(frozen=True)
+class EndsLast(Order):
+    """Another order in which columns that would end the text come after all others (LLaDA's
+    `confidence_eos_eot_inf`): an instruct model otherwise fills the tail with end-of-text first.
+
+    The original puts the confidence of end-of-turn to zero but, by a slip, leaves end-of-text's;
+    here both come last.
+    """
+
+    order: Order = field(default_factory=HighProbability)
+    """The order of everything else."""
+    end_ids: tuple[int, ...] = ()
+    """Ids that end a text; empty: the base's own."""
+
+    def prepare(self, base: Base) -> "EndsLast":
+        """With the base's end ids."""
+        return EndsLast(self.order.prepare(base), self.end_ids or base.end_ids)
+
+    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+        """The other order's, lowered where the most probable token is an end."""
+        rank = self.order.rank(log_probs, rows, columns, noise).double()
+        ends = torch.isin(log_probs.argmax(-1), torch.tensor(self.end_ids, device=rank.device))
+        return rank - BEYOND * ends
+
+
+BEYOND = 1e6
+"""More than any order's ranks differ: entropies, probabilities and columns are all smaller."""
 
 
 def entropy(log_probs: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from dlmjoint.decoding.cache import CachePolicy, NoCache
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import EarlyCommit, Never
+from dlmjoint.decoding.forward import Conditional, Forward
+from dlmjoint.decoding.guide import Guide, NoGuide
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.refine import Marginals, Refine
 from dlmjoint.decoding.schedule import Schedule, Steady
@@ -19,7 +21,7 @@ class Policy:
     """
 
     commits_per_forward: int | Schedule = 1
-    """K: tokens written per base forward, or a schedule."""
+    """K: tokens written per base forward, or a schedule; with a guide, the most drafts it is shown."""
     order: Order = field(default_factory=LowEntropy)
     """Which column comes next."""
     draw: Draw = field(default_factory=Draw)
@@ -30,14 +32,31 @@ class Policy:
     """When a row is finished at once."""
     cache: CachePolicy = field(default_factory=NoCache)
     """Which columns to recompute."""
+    guide: Guide = field(default_factory=NoGuide)
+    """How many of a forward's tokens stay."""
+    forward: Forward = field(default_factory=Conditional)
+    """How the base is asked."""
     block_length: int | None = None
     """Finish the response in blocks of this many columns, left to right (LLaDA's semi-
-    autoregressive decoding); None lets every column be next."""
+    autoregressive decoding); None: in the cache's blocks if it has any, else every column may be
+    next."""
 
     def __post_init__(self) -> None:
         if self.block_length is not None and self.block_length < 1:
             raise ConfigError(f"block_length is {self.block_length}, expected at least 1")
         _ = self.schedule  # a bad K is refused now, not at the first forward
+        cached = self.cache.block_length
+        if cached is not None and self.block_length not in (None, cached):
+            raise ConfigError(
+                f"block_length is {self.block_length}, but the cache works in blocks of {cached}; "
+                "leave block_length out"
+            )
+        if self.early.fill.needs_sampler and not self.refine.passes:
+            raise ConfigError(
+                f"{type(self.early.fill).__name__} fills a row by sampler passes: give the policy a "
+                "sampler (refine), or take OneShot"
+            )
+        self.guide.fits(self.order)
 
     @property
     def schedule(self) -> Schedule:
@@ -45,6 +64,18 @@ class Policy:
         chosen = self.commits_per_forward
         return chosen if isinstance(chosen, Schedule) else Steady(chosen)
 
+    @property
+    def blocks(self) -> int | None:
+        """Columns per block, the policy's or its cache's."""
+        return self.block_length or self.cache.block_length
+
     def prepare(self, base: Base) -> "Policy":
         """The policy with ids resolved and anything heavy loaded and checked against the base."""
-        return replace(self, draw=self.draw.prepare(base), refine=self.refine.prepare(base))
+        return replace(
+            self,
+            order=self.order.prepare(base),
+            draw=self.draw.prepare(base),
+            refine=self.refine.prepare(base),
+            early=self.early.prepare(base),
+            guide=self.guide.prepare(base),
+        )

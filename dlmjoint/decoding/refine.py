@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -17,6 +17,11 @@ class Refine(ABC):
 
     passes: ClassVar[int]
     """Sampler passes one call costs."""
+
+    @property
+    def writer(self) -> Literal["base", "sampler"]:
+        """Whose distribution a refined prediction is."""
+        return "sampler" if self.passes else "base"
 
     def prepare(self, base: Base) -> "Refine":
         """What the loop calls, with anything heavy loaded and checked against the base."""
@@ -56,7 +61,7 @@ class Joint(Refine):
         hidden = self.sampler(
             base.embed(canvas.tokens), prediction.hidden, canvas.positions, canvas.attends
         )
-        return Prediction(hidden, prediction.window)
+        return Prediction(hidden, prediction.fresh)
 
 
 @dataclass(frozen=True)

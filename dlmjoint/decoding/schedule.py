@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlmjoint.errors import ConfigError
@@ -13,8 +14,20 @@ class Schedule(ABC):
     """A number of commits for every forward, per row."""
 
     @abstractmethod
-    def commits(self, forward: int, masked: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Tokens to commit in forward number `forward` (from 0), given each row's masks left."""
+    def commits(
+        self, forward: int, open_cells: Int[Tensor, " B"], masked: Int[Tensor, " B"]
+    ) -> Int[Tensor, " B"]:
+        """Most tokens to commit in forward number `forward` (from 0), given each row's cells that
+        may be written now and its masks left in all."""
+
+    def accept(
+        self, depth: int, log_probs: Float[Tensor, "C V"], spent: Float[Tensor, " C"]
+    ) -> tuple[Bool[Tensor, " C"], Float[Tensor, " C"]]:
+        """Whether commit number `depth` (from 0) of this forward should still be made, and what it
+        costs of the schedule's own budget, given what the row has `spent` in this forward. The first
+        commit is made whatever the answer. Fixed schedules accept everything.
+        """
+        return torch.ones_like(spent, dtype=torch.bool), torch.zeros_like(spent)
 
 
 @dataclass(frozen=True)
@@ -27,8 +40,8 @@ class Steady(Schedule):
         if self.count < 1:
             raise ConfigError(f"commits_per_forward is {self.count}, expected at least 1")
 
-    def commits(self, forward: int, masked: Tensor) -> Tensor:
-        """K, or what is left."""
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+        """K, or what is left; a forward may finish one block and begin the next."""
         return masked.clamp(max=self.count)
 
 
@@ -44,15 +57,47 @@ class DreamSchedule(Schedule):
     """Base forwards in all."""
     eps: float = 1e-3
     """The last time."""
+    blocks: int = 1
+    """Blocks the response is decoded in: the last forward of each writes all that is left of it
+    (FlashDLM's block decoding of Dream)."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}, expected at least 1")
+        _per_block(self.steps, self.blocks)
 
-    def commits(self, forward: int, masked: Tensor) -> Tensor:
-        """The share 1 - s/t of the masks left, all of them in the last forward."""
-        if forward >= self.steps - 1:
-            return masked
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+        """The share 1 - s/t of all masks left, as far as the block has them."""
+        per_block = _per_block(self.steps, self.blocks)
+        if forward % per_block == per_block - 1 or forward >= self.steps:
+            return open_cells
         stride = (1 - self.eps) / self.steps
         now, later = 1 - forward * stride, 1 - (forward + 1) * stride
-        return (masked * (1 - later / now)).long()
+        return torch.minimum((masked * (1 - later / now)).long(), open_cells)
+
+
+@dataclass(frozen=True)
+class LladaSchedule(Schedule):
+    """LLaDA's transfer schedule: every block takes its share of the forwards and spreads its masks
+    over them evenly, the larger counts first."""
+
+    steps: int
+    """Base forwards in all."""
+    blocks: int = 1
+    """Blocks the response is decoded in (response length / block_length)."""
+
+    def __post_init__(self) -> None:
+        _per_block(self.steps, self.blocks)
+
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+        """What is left of the block over the forwards left for it, rounded up."""
+        per_block = _per_block(self.steps, self.blocks)
+        left = per_block - forward % per_block if forward < self.steps else 1
+        return -(-open_cells // left)
+
+
+def _per_block(steps: int, blocks: int) -> int:
+    """Forwards per block. Raises ConfigError if they do not divide."""
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}, expected at least 1")
+    if blocks < 1 or steps % blocks:
+        raise ConfigError(f"{steps} steps do not divide into {blocks} blocks")
+    return steps // blocks

@@ -17,8 +17,10 @@ class Tally:
     """Forwards a row was in while unfinished."""
     sampler_passes: int = 0
     """Sampler passes a row was in while unfinished."""
+    guide_passes: int = 0
+    """Forwards of a guiding model a row was in while unfinished."""
     columns: int = 0
-    """Canvas columns the base computed."""
+    """Canvas columns renewed for the rows that needed them, padding not counted."""
     tokens: int = 0
     """Tokens committed, end-of-text included."""
     text_tokens: int = 0
@@ -43,10 +45,10 @@ class Tally:
 
     def add(self, step: Step) -> None:
         """Count one step."""
-        forwards = int(step.forwards.sum())
-        self.base_forwards += forwards
+        self.base_forwards += int(step.forwards.sum())
         self.sampler_passes += int(step.passes.sum())
-        self.columns += forwards * (step.window.stop - step.window.start)
+        self.guide_passes += int(step.guide_passes.sum())
+        self.columns += int(step.columns.sum())
         for commit in step.commits:
             self.tokens += len(commit.tokens)
             self.text_tokens += int((commit.tokens != self.eos_id).sum())

@@ -143,8 +143,8 @@ def _row_costs(steps: list[Step]) -> torch.Tensor:
     """Per row: base forwards, sampler passes, columns computed."""
     forwards = torch.stack([step.forwards for step in steps])
     passes = torch.stack([step.passes for step in steps])
-    widths = torch.stack([step.canvas.attends[:, step.window].sum(-1) for step in steps])
-    return torch.stack([forwards.sum(0), passes.sum(0), (forwards * widths).sum(0)], dim=-1).cpu()
+    columns = torch.stack([step.columns for step in steps])
+    return torch.stack([forwards.sum(0), passes.sum(0), columns.sum(0)], dim=-1).cpu()
 
 
 def _generation(

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,8 +22,8 @@ class Base(ABC):
     that holds one does not put 15 GB into its checkpoints.
 
     The contract, tested for every subclass: predictions are aligned (entry i is about column i,
-    whatever the model's own shift), do not depend on left padding or on the other rows, and a
-    window over exact memory predicts what the whole canvas does.
+    whatever the model's own shift), do not depend on left padding or on the other rows, and some
+    columns over exact memory predict what the whole canvas does.
     """
 
     name: str
@@ -42,13 +43,17 @@ class Base(ABC):
 
     @abstractmethod
     def predict(
-        self, canvas: Canvas, window: slice | None = None, memory: CanvasMemory | None = None
+        self,
+        canvas: Canvas,
+        renew: Bool[Tensor, "B L"] | None = None,
+        memory: CanvasMemory | None = None,
     ) -> Prediction:
         """The aligned hidden states of the canvas.
 
-        Without a memory every column is computed. With one, the columns of `window` are computed
-        (all, if it is None), every other column's keys, values and hidden states are taken from the
-        memory, and the memory is brought up to date in place.
+        Without a memory everything is computed. With one, the cells of `renew` are (all, if it is
+        None); every other cell's keys, values and hidden states are taken from the memory, which is
+        brought up to date in place. A column is computed for all rows if any row renews it, but
+        only the cells asked for change: rows stay independent.
         """
 
     @abstractmethod
@@ -57,7 +62,8 @@ class Base(ABC):
 
     @abstractmethod
     def unembed(self, hidden: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells V"]:
-        """Raw logits of aligned hidden states. Forbidden ids still have theirs; `Draw` removes them."""
+        """Raw logits of aligned hidden states: a linear map, so that mixing hidden states mixes logits
+        (classifier-free guidance does). Forbidden ids still have theirs; `Draw` removes them."""
 
     @property
     @abstractmethod
@@ -75,6 +81,22 @@ class Base(ABC):
         (a Dream of 152,064 logits has a tokenizer of 151,667)."""
         known = self.vocab_size if self.tokenizer is None else len(self.tokenizer)
         return tuple(sorted({self.mask_id, *range(known, self.vocab_size)}))
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer: end-of-text and, where there is a chat template, the token it puts
+        behind an assistant's message (`<|im_end|>`, `<|eot_id|>`)."""
+        ends = {self.eos_id}
+        if self.tokenizer is not None and self.tokenizer.chat_template:
+            said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+            text = str(self.tokenizer.apply_chat_template(said, tokenize=False))
+            after = self.encode(text[text.rindex("!") + 1 :])
+            ends |= {token for token in after[:1] if token in self._added_ids()}
+        return tuple(sorted(ends))
+
+    def _added_ids(self) -> set[int]:
+        added: dict[str, int] = self._tokenizer().get_added_vocab()  # pyright: ignore[reportCallIssue,reportOptionalCall]
+        return set(added.values())
 
     @torch.inference_mode()
     def score(
@@ -128,10 +150,8 @@ class Base(ABC):
         return self.encode(str(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a response: up to its first end-of-text, special tokens left out."""
-        ids = list(ids)
-        if self.eos_id in ids:
-            ids = ids[: ids.index(self.eos_id)]
+        """The text of a response: up to the first of `end_ids`, special tokens left out."""
+        ids = list(takewhile(lambda token: token not in self.end_ids, ids))
         return str(self._tokenizer().decode(ids, skip_special_tokens=True))
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:

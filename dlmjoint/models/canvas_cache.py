@@ -1,6 +1,7 @@
-"""The last computed state of every canvas column, written by absolute position."""
+"""The last computed state of every canvas cell, written by absolute position."""
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -9,9 +10,9 @@ class CanvasMemory(Cache):
     """Keys, values and last hidden states of a whole canvas.
 
     transformers' own caches append; a canvas is rewritten in the middle. `update` therefore writes
-    the columns of the forward in progress where they belong and returns all columns, so that a
-    window attends to everything else as it was last computed. Keys are stored rotated: positions
-    never move.
+    the cells of the forward in progress where they belong and returns all columns, so that they
+    attend to everything else as it was last computed. Keys are stored rotated: positions never
+    move. Cells are renewed row by row, so a row that is ahead of the others keeps what it froze.
     """
 
     def __init__(self) -> None:
@@ -20,15 +21,26 @@ class CanvasMemory(Cache):
         self.values: dict[int, Float[Tensor, "B H L E"]] = {}
         self.hidden: Float[Tensor, "B L D"] | None = None
         self.clean: Bool[Tensor, "B L"] | None = None
-        self._columns = slice(0, 0)
+        """False where a cell was still a mask when it was last computed."""
+        self.columns: Int[Tensor, " W"] = torch.empty(0, dtype=torch.long)
+        """The columns of the forward in progress, ascending."""
+        self._cells: Bool[Tensor, "B W"] | None = None
+        """Which of their cells change; None: all."""
         self._length = 0
 
-    def begin(self, columns: slice, length: int) -> None:
-        """Announce which of the canvas's `length` columns the next forward recomputes."""
-        whole = (columns.start, columns.stop) == (0, length)
-        if not self.keys and not whole:
-            raise ValueError(f"the first forward must compute all {length} columns, not {columns}")
-        self._columns, self._length = columns, length
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was computed yet."""
+        return self.hidden is None
+
+    def begin(self, renew: Bool[Tensor, "B L"]) -> None:
+        """Announce the cells the next forward recomputes; the first forward must compute all."""
+        if self.empty and not bool(renew.all()):
+            raise ValueError("the first forward must compute every cell of the canvas")
+        self.columns = renew.any(0).nonzero().squeeze(-1)
+        cells = renew[:, self.columns]
+        self._cells = None if bool(cells.all()) else cells
+        self._length = renew.shape[1]
 
     def update(
         self,
@@ -38,22 +50,35 @@ class CanvasMemory(Cache):
         *args: object,
         **kwargs: object,
     ) -> tuple[Tensor, Tensor]:
-        """All keys and values of layer `layer_idx`, with the announced columns renewed."""
-        if layer_idx not in self.keys:
-            self.keys[layer_idx], self.values[layer_idx] = key_states.clone(), value_states.clone()
-        else:
-            self.keys[layer_idx][:, :, self._columns] = key_states
-            self.values[layer_idx][:, :, self._columns] = value_states
+        """All keys and values of layer `layer_idx`, with the announced cells renewed."""
+        for held, new in ((self.keys, key_states), (self.values, value_states)):
+            if layer_idx not in held or self._all:
+                held[layer_idx] = new
+            else:
+                self._write(held[layer_idx].transpose(1, 2), new.transpose(1, 2))
         return self.keys[layer_idx], self.values[layer_idx]
 
     def store(self, hidden: Float[Tensor, "B W D"], masked: Bool[Tensor, "B L"]) -> None:
-        """Keep the forward's hidden states, and which columns were already tokens when computed."""
-        if self.hidden is None or self.clean is None:
-            self.hidden, self.clean = hidden.clone(), ~masked
-        else:
-            self.hidden[:, self._columns] = hidden
-            self.clean[:, self._columns] = ~masked[:, self._columns]
+        """Keep the forward's hidden states, and which cells were already tokens when computed."""
+        if self.hidden is None or self.clean is None or self._all:
+            self.hidden, self.clean = hidden, ~masked
+            return
+        # The old hidden states live on in the last prediction: they are not written over.
+        self.hidden, self.clean = self.hidden.clone(), self.clean.clone()
+        self._write(self.hidden, hidden)
+        self._write(self.clean, ~masked[:, self.columns])
+
+    @property
+    def _all(self) -> bool:
+        return self._cells is None and len(self.columns) == self._length
+
+    def _write(self, held: Tensor, new: Tensor) -> None:
+        """Renew the announced cells of a tensor whose first axes are rows and columns."""
+        if self._cells is not None:
+            cells = self._cells.reshape(*self._cells.shape, *[1] * (new.ndim - 2))
+            new = torch.where(cells.to(new.device), new, held[:, self.columns])
+        held[:, self.columns] = new
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The number of canvas columns held."""
-        return self._length if self.keys else 0
+        return 0 if self.empty else self._length

@@ -17,7 +17,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2RotaryEmbedding,
 )
 
-from dlmjoint.models.transformer import TransformerBase, bidirectional
+from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 
 class DreamConfig(Qwen2Config):
@@ -32,6 +32,7 @@ class DreamNetwork(Qwen2PreTrainedModel):
 
     config_class = DreamConfig
     config: DreamConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012  transformers' way
 
     def __init__(self, config: DreamConfig) -> None:
         super().__init__(config)
@@ -89,6 +90,4 @@ class Dream(TransformerBase):
     @classmethod
     def load_tokenizer(cls, folder: Path) -> PreTrainedTokenizerBase | None:
         """Dream's tokenizer is Qwen2's: the hub's `DreamTokenizer` names the same algorithm."""
-        if not (folder / "vocab.json").exists():
-            return None
-        return Qwen2Tokenizer.from_pretrained(folder)
+        return read_tokenizer(Qwen2Tokenizer, folder, ("vocab.json", "merges.txt"))

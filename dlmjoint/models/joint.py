@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import find_family
-from dlmjoint.models.transformer import TransformerBase, attention_bias
+from dlmjoint.models.transformer import TransformerBase, attention_mask
 
 ADJUST_NAMES = {
     "norm_embed.0.": "norm_embedding.",
@@ -73,6 +73,7 @@ class JointSampler(PreTrainedModel):
         family = find_family(values["model_type"])
         layer = family.read_config(values)
         layer._attn_implementation = "sdpa"
+        self.layer_config = layer
         width, eps = layer.hidden_size, layer.rms_norm_eps
         self.norm_embedding = nn.RMSNorm(width, eps=eps)
         self.norm_hidden = nn.RMSNorm(width, eps=eps)
@@ -100,11 +101,13 @@ class JointSampler(PreTrainedModel):
         attends: Bool[Tensor, "B L"],
     ) -> Float[Tensor, "B L D"]:
         """The hidden states given the tokens now on the canvas (one pass, ADJUST Eq. 4)."""
+        dtype = self.project.weight.dtype  # the base may be in a smaller one
+        embedding, hidden = embedding.to(dtype), hidden.to(dtype)
         inputs = torch.cat([self.norm_embedding(embedding), self.norm_hidden(hidden)], dim=-1)
-        inputs = self.project(inputs.to(self.project.weight.dtype))
+        inputs = self.project(inputs)
         update = self.block(
             inputs,
-            attention_mask=attention_bias(attends, inputs.shape[1]),
+            attention_mask=attention_mask(self.layer_config, inputs, attends),
             position_embeddings=self.rotary(inputs, positions),
         )
         return hidden + self.gain(update)

@@ -3,7 +3,7 @@
 import hashlib
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlmjoint.models.base import Base
@@ -38,14 +38,17 @@ class TableModel(Base):
         return cls(torch.randn(3, 3, 3, generator=generator).mul(2).exp())
 
     def predict(
-        self, canvas: Canvas, window: slice | None = None, memory: CanvasMemory | None = None
+        self,
+        canvas: Canvas,
+        renew: Bool[Tensor, "B L"] | None = None,
+        memory: CanvasMemory | None = None,
     ) -> Prediction:
         """The conditional log-marginals of every response column; there is nothing to reuse."""
         length = canvas.tokens.shape[1]
         hidden = torch.full((len(canvas.tokens), length, self.vocab_size), IMPOSSIBLE)
         for row, response in enumerate(canvas.tokens[:, canvas.response].tolist()):
             hidden[row, canvas.response] = self._marginals(response)
-        return Prediction(hidden, window or slice(0, length))
+        return Prediction(hidden, torch.ones_like(canvas.attends) if renew is None else renew)
 
     def _marginals(self, response: list[int]) -> Float[Tensor, "N V"]:
         """Log-probability of every token in every column, given the columns already written."""

@@ -2,26 +2,33 @@
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.masking_utils import create_bidirectional_mask
 
 from dlmjoint.errors import LoadError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
+FINGERPRINT = ("model.norm.weight", "lm_head.weight", "model.embed_tokens.weight")
+"""The weights a fingerprint is taken of: the first rows of each. None of them is ever quantised."""
+FINGERPRINT_ROWS = 256
 
-def attention_bias(attends: Bool[Tensor, "B L"], rows: int) -> Bool[Tensor, "B 1 W L"] | None:
-    """Which keys each of `rows` queries may see; None where nothing is padded (the fast kernels)."""
-    if bool(attends.all()):
-        return None
-    return attends[:, None, None, :].expand(-1, 1, rows, -1)
+
+def attention_mask(
+    config: PreTrainedConfig, queries: Float[Tensor, "B W D"], attends: Bool[Tensor, "B L"]
+) -> Any:
+    """Which of L keys the queries may see, in the form the config's attention kernel takes; None
+    where nothing is padded and the kernel needs no mask (the fast path)."""
+    keys = queries.new_zeros(1).expand(*attends.shape, 1)  # transformers reads its shape alone
+    return create_bidirectional_mask(config, queries, attends, encoder_hidden_states=keys)
 
 
 def bidirectional(block: nn.Module) -> nn.Module:
@@ -32,6 +39,33 @@ def bidirectional(block: nn.Module) -> nn.Module:
     return block
 
 
+def read_tokenizer(
+    kind: type[PreTrainedTokenizerBase], folder: Path, needed: Sequence[str]
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder; None if it has none of the files a tokenizer consists of.
+
+    Raises LoadError if some are missing or damaged.
+    """
+    lacking = [name for name in needed if not (folder / name).exists()]
+    if len(lacking) == len(needed) and not (folder / "tokenizer_config.json").exists():
+        return None
+    if lacking:
+        raise LoadError(f"{folder}: the tokenizer lacks {', '.join(lacking)}; fetch it again")
+    try:
+        return kind.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise LoadError(f"{folder}: the tokenizer does not load: {error}") from error
+
+
+def fingerprint(weights: Sequence[Tensor]) -> str:
+    """Hash of the first rows of the `FINGERPRINT` weights, read as bfloat16."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        sample = weight.detach()[:FINGERPRINT_ROWS].to("cpu", torch.bfloat16).contiguous()
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 class TransformerBase(Base):
     """A base whose network has transformers' usual parts under `model` and an `lm_head`."""
 
@@ -40,6 +74,8 @@ class TransformerBase(Base):
     shift: ClassVar[int]
     """1 where output i predicts token i + 1 (Dream), 0 where it predicts token i (LLaDA)."""
     network_class: ClassVar[type[PreTrainedModel]]
+    names: ClassVar[Mapping[str, str]] = {}
+    """Parts of the published weight names and of the network's own, where they differ."""
 
     def __init__(
         self,
@@ -56,30 +92,21 @@ class TransformerBase(Base):
         self.config = config
         self.mask_id, self.eos_id = config.mask_token_id, config.eos_token_id
         self.bos_id, self.pad_id = config.bos_token_id, config.pad_token_id
+        if self.bos_id is None and tokenizer is not None:
+            # LLaDA's config leaves it to the tokenizer.
+            self.bos_id = tokenizer.bos_token_id  # pyright: ignore[reportAttributeAccessIssue]
         self.vocab_size, self.hidden_size = config.vocab_size, config.hidden_size
         self.max_length = config.max_position_embeddings
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Where the network's weights lie."""
-        return self.network.device
+        """Where canvases are kept: with the embeddings."""
+        return self.network.model.embed_tokens.weight.device
 
-    @classmethod
-    def load(
-        cls, folder: Path, *, name: str, revision: str | None, device: str, dtype: torch.dtype
-    ) -> "TransformerBase":
-        """The network and tokenizer of a local folder, refused if any weight is missing or left over."""
-        try:
-            network, report = cls.network_class.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                folder, dtype=dtype, output_loading_info=True
-            )
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise LoadError(f"{name}: the weights do not load: {error}") from error
-        wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
-        if wrong:
-            raise LoadError(f"{name}: the weights do not fit the config: {wrong}")
-        tokenizer = cls.load_tokenizer(folder)
-        return cls(network.to(device), tokenizer, name=name, revision=revision)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states; a quantised base's own weights are smaller."""
+        return self.network.model.norm.weight.dtype
 
     @classmethod
     @abstractmethod
@@ -99,33 +126,78 @@ class TransformerBase(Base):
     @classmethod
     @abstractmethod
     def load_tokenizer(cls, folder: Path) -> PreTrainedTokenizerBase | None:
-        """The folder's tokenizer, None if it has no tokenizer files."""
+        """The folder's tokenizer, None if it has no tokenizer files at all.
+
+        Raises LoadError if only some of them are there.
+        """
+
+    @classmethod
+    def skeleton(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        """The network without memory behind its weights: names and shapes."""
+        with torch.device("meta"):
+            return cls.network_class(config)
+
+    @classmethod
+    def published(cls, name: str) -> str:
+        """The name a weight of the network has in published files."""
+        for theirs, ours in reversed(list(cls.names.items())):
+            name = name.replace(ours, theirs, 1)
+        return name
+
+    @classmethod
+    def own(cls, name: str) -> str:
+        """The network's name of a weight in published files."""
+        for theirs, ours in cls.names.items():
+            name = name.replace(theirs, ours, 1)
+        return name
+
+    @classmethod
+    def shapes(cls, config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
+        """The weights published files must hold, by their published names; a tied head is none."""
+        network = cls.skeleton(config)
+        tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+        return {
+            cls.published(name): tuple(parameter.shape)
+            for name, parameter in network.named_parameters()
+            if name not in tied
+        }
 
     def predict(
-        self, canvas: Canvas, window: slice | None = None, memory: CanvasMemory | None = None
+        self,
+        canvas: Canvas,
+        renew: Bool[Tensor, "B L"] | None = None,
+        memory: CanvasMemory | None = None,
     ) -> Prediction:
-        """See `Base.predict`; the column left of a window is recomputed too where outputs are shifted."""
-        length = canvas.tokens.shape[1]
-        window = slice(0, length) if window is None else window
+        """See `Base.predict`; where outputs are shifted, the column to the left of every renewed one
+        is computed too."""
+        fresh = torch.ones_like(canvas.attends) if renew is None else renew
         if memory is None:
-            if (window.start, window.stop) != (0, length):
-                raise ValueError(f"a window ({window}) needs a memory for the other columns")
-            raw = self._run(canvas, window, None)
-            return Prediction(self._align(raw, canvas.attends), window)
-        fed = slice(max(window.start - self.shift, 0), window.stop)
-        memory.begin(fed, length)
-        memory.store(self._run(canvas, fed, memory), canvas.masked)
+            if renew is not None and not bool(renew.all()):
+                raise ValueError("renewing some cells needs a memory for the others")
+            return Prediction(self._align(self._run(canvas), canvas.attends), fresh)
+        memory.begin(self._fed(fresh))
+        memory.store(self._run(canvas, memory), canvas.masked)
         assert memory.hidden is not None
-        return Prediction(self._align(memory.hidden, canvas.attends), window)
+        return Prediction(self._align(memory.hidden, canvas.attends), fresh)
 
-    def _run(
-        self, canvas: Canvas, columns: slice, memory: CanvasMemory | None
-    ) -> Float[Tensor, "B W D"]:
-        """The network's own last hidden states of some columns, after its final norm."""
+    def _fed(self, renew: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """The cells whose outputs are about the renewed ones."""
+        if self.shift == 0:
+            return renew
+        fed = renew.clone()
+        fed[:, :-1] |= renew[:, 1:]
+        return fed
+
+    def _run(self, canvas: Canvas, memory: CanvasMemory | None = None) -> Float[Tensor, "B W D"]:
+        """The network's own last hidden states after its final norm: of all columns, or of those
+        the memory has announced."""
         model = self.network.model
-        hidden = model.embed_tokens(canvas.tokens[:, columns])
-        rotary = model.rotary_emb(hidden, canvas.positions[:, columns])
-        mask = attention_bias(canvas.attends, hidden.shape[1])
+        tokens, positions = canvas.tokens, canvas.positions
+        if memory is not None:
+            tokens, positions = tokens[:, memory.columns], positions[:, memory.columns]
+        hidden = model.embed_tokens(tokens)
+        rotary = model.rotary_emb(hidden, positions)
+        mask = attention_mask(self.config, hidden, canvas.attends)
         for block in model.layers:
             hidden = block(
                 hidden,
@@ -134,7 +206,8 @@ class TransformerBase(Base):
                 past_key_values=memory,
                 use_cache=memory is not None,
             )
-        return model.norm(hidden)
+        # Back to the canvas's device: a `device_map` may have left the last layer on another.
+        return model.norm(hidden).to(canvas.tokens.device)
 
     def _align(
         self, raw: Float[Tensor, "B L D"], attends: Bool[Tensor, "B L"]
@@ -155,15 +228,10 @@ class TransformerBase(Base):
         return self.network.model.embed_tokens(tokens)
 
     def unembed(self, hidden: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells V"]:
-        """See `Base.unembed`."""
-        return self.network.lm_head(hidden)
+        """See `Base.unembed`; in the base's own dtype, whatever the sampler's."""
+        return self.network.lm_head(hidden.to(self.dtype)).to(hidden.device)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the final norm and of some rows of head and embedding, read as bfloat16."""
-        model = self.network.model
-        digest = hashlib.sha256()
-        for tensor in (model.norm.weight, self.network.lm_head.weight, model.embed_tokens.weight):
-            sample = tensor.detach()[:256].to("cpu", torch.bfloat16).contiguous()
-            digest.update(sample.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Hash of the final norm and of some rows of head and embedding."""
+        return fingerprint([self.network.get_parameter(name) for name in FINGERPRINT])

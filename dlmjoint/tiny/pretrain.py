@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from dlmjoint.models.dream import Dream, DreamConfig, DreamNetwork
+from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.provenance import write_provenance
 from dlmjoint.tiny.corpus import CANVAS, problem
@@ -263,7 +264,8 @@ def pretrain_base(
         base = Dream(DreamNetwork(config), tokenizer, name=str(folder))
         initialise(base.network)
     else:
-        base = Dream.load(start, name=str(folder), revision=None, device="cpu", dtype=torch.float32)
+        base = load_base(start)
+        base.name = str(folder)
         tokenizer = base.tokenizer
         assert tokenizer is not None
         folder.mkdir(parents=True, exist_ok=True)

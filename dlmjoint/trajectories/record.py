@@ -13,7 +13,8 @@ def record(canvas: Canvas, steps: Iterable[Step], example_ids: Sequence[int]) ->
     Any decoding is recorded as the sequence of its commits; it is exact if the policy was.
     """
     start = canvas.response.start
-    shape = (len(example_ids), canvas.response.stop - start)
+    expected = canvas.masked.sum(-1).cpu()
+    shape = (len(example_ids), int(expected.max()))
     order = torch.zeros(shape, dtype=torch.long)
     log_probs = torch.zeros(shape, dtype=torch.float64)
     written = torch.zeros(shape[0], dtype=torch.long)
@@ -26,16 +27,16 @@ def record(canvas: Canvas, steps: Iterable[Step], example_ids: Sequence[int]) ->
             log_probs[rows, place] = commit.log_probs.double().cpu()
             written += torch.bincount(rows, minlength=shape[0])
         tokens = step.canvas.tokens
-    if (written != shape[1]).any():
-        raise ValueError(f"{written.tolist()} commits recorded, expected {shape[1]} in every row")
+    if not torch.equal(written, expected):
+        raise ValueError(f"{written.tolist()} commits recorded, expected {expected.tolist()}")
     tokens, attends = tokens.cpu(), canvas.attends.cpu()
     return [
         Trajectory(
             example_id=example_id,
             prompt=tokens[row, :start][attends[row, :start]].clone(),
             response=tokens[row, canvas.response].clone(),
-            order=order[row],
-            log_probs=log_probs[row],
+            order=order[row, : expected[row]],
+            log_probs=log_probs[row, : expected[row]],
         )
         for row, example_id in enumerate(example_ids)
     ]

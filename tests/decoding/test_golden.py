@@ -11,13 +11,14 @@ from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import HighProbability, LowEntropy, Margin, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.decoding.schedule import DreamSchedule
+from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
 from tests.conftest import GOLDEN
 
 STOCK = load_file(GOLDEN / "dream" / "expected.safetensors")
+LLADA = load_file(GOLDEN / "llada" / "expected.safetensors")
 ADJUST = load_file(GOLDEN / "adjust" / "expected.safetensors")
 WEIGHTS = load_file(GOLDEN / "adjust" / "reference_sampler.safetensors")
 NOISE = Noise(0, (0,))
@@ -63,9 +64,33 @@ def test_dreams_own_schedule_reproduces_the_stock_decodes(
     assert torch.equal(torch.stack(found), STOCK[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "block"),
+    [("low_confidence_steps16_block16", 16, 16), ("low_confidence_steps8_block8", 8, 8)],
+)
+def test_lladas_schedule_reproduces_the_stock_decodes(
+    golden_llada: TransformerBase, name: str, steps: int, block: int
+) -> None:
+    schedule = LladaSchedule(steps, blocks=16 // block)
+    policy = Policy(schedule, order=HighProbability(), block_length=block)
+    policy = _greedy(policy, golden_llada, ())
+    canvas = golden_llada.canvas(LLADA["prompt"].tolist(), 16)
+    steps_made = list(decode(golden_llada, canvas, policy, NOISE))
+    assert torch.equal(steps_made[-1].canvas.tokens, LLADA[name])
+    assert len(steps_made) == steps
+
+
+def test_lladas_schedule_gives_larger_counts_first() -> None:
+    left, counts = torch.tensor([10]), []
+    for forward in range(4):
+        counts.append(int(LladaSchedule(8, blocks=2).commits(forward, left, left + 10)))
+        left = left - counts[-1]
+    assert counts == [3, 3, 2, 2]
+
+
 def test_dreams_schedule_has_its_odd_ends() -> None:
     masked, counts = torch.tensor([127]), []
     for forward in range(127):
-        counts.append(int(DreamSchedule(127).commits(forward, masked)))
+        counts.append(int(DreamSchedule(127).commits(forward, masked, masked)))
         masked = masked - counts[-1]
     assert counts == [0] + [1] * 125 + [2]

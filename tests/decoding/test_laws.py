@@ -1,7 +1,7 @@
 """What any decoding must satisfy, whatever its settings."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
@@ -17,7 +17,8 @@ from dlmjoint.decoding.early import EarlyCommit
 from dlmjoint.decoding.order import HighProbability, LeftToRight, LowEntropy, Margin, Random
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals, Refine, Trained
-from dlmjoint.decoding.schedule import DreamSchedule
+from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
+from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError, MismatchError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
@@ -45,23 +46,23 @@ class AskAgain(Refine):
 class OddRows(EarlyCommit):
     """Finishes every second row at once."""
 
-    def rows(self, base: Base, prediction: Prediction, canvas: Canvas) -> torch.Tensor:
-        return torch.arange(len(canvas.tokens)) % 2 == 1
+    def finish(self, turn: Turn) -> None:
+        odd = torch.arange(len(turn.canvas.tokens)) % 2 == 1
+        self.fill(turn, odd, torch.zeros_like(turn.canvas.attends))
 
 
 @dataclass(frozen=True)
 class FromFirstMask(CachePolicy):
-    """Recompute from the first masked column of any row on."""
+    """Recompute from a row's first masked column on."""
 
     def memory(self) -> CanvasMemory:
         return CanvasMemory()
 
-    def window(self, canvas: Canvas, memory: CanvasMemory | None) -> slice:
-        length = canvas.tokens.shape[1]
+    def renew(self, canvas: Canvas, memory: CanvasMemory | None, forward: int) -> torch.Tensor:
         assert memory is not None
-        if memory.hidden is None:
-            return slice(0, length)
-        return slice(int(canvas.masked.any(0).nonzero()[0]), length)
+        if memory.empty:
+            return torch.ones_like(canvas.attends)
+        return canvas.masked.cumsum(-1) > 0
 
 
 def _counts(base: TableModel, policy: Policy, seed: int = 0) -> Counter[tuple[int, ...]]:
@@ -302,6 +303,7 @@ def test_a_trained_sampler_named_by_its_folder_is_the_loaded_one(
         (lambda: Draw(temperature=-1), "temperature is -1"),
         (lambda: Draw(top_p=0), "top_p is 0"),
         (lambda: DreamSchedule(0), "steps is 0"),
+        (lambda: LladaSchedule(10, blocks=4), "10 steps do not divide into 4 blocks"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_construction(build, message: str) -> None:
@@ -319,10 +321,12 @@ def test_empty_prompts_are_refused(random_dream: Dream) -> None:
 def test_a_cache_that_never_recomputes_a_masked_column_is_caught(random_dream: Dream) -> None:
     @dataclass(frozen=True)
     class Stuck(FromFirstMask):
-        def window(self, canvas: Canvas, memory: CanvasMemory | None) -> slice:
-            assert memory is not None
-            return slice(0, 9) if memory.hidden is None else slice(1, 2)
+        def renew(self, canvas: Canvas, memory: CanvasMemory | None, forward: int) -> torch.Tensor:
+            cells = torch.ones_like(canvas.attends)
+            if forward > 0:
+                cells[:, 3:] = False
+            return cells
 
-    policy = replace(Policy(), cache=Stuck())
+    policy = Policy(order=LeftToRight(), cache=Stuck())
     with pytest.raises(AssertionError, match="wrote nothing"):
         dlmjoint.generate(random_dream, 1, policy, 8)

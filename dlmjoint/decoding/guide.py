@@ -1,0 +1,51 @@
+"""Who may send drafts back: a second model that decides how many of a forward's tokens stay."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlmjoint.decoding.order import Order
+from dlmjoint.decoding.turn import Turn
+from dlmjoint.models.base import Base
+from dlmjoint.types import Canvas
+
+
+class Gate(ABC):
+    """A guide at work on one canvas; it may keep a memory of it."""
+
+    @abstractmethod
+    def check(self, before: Canvas, turn: Turn) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """How many of each row's drafts stay (at least one where there is one), and the guide's
+        forwards spent on the row. `before` is the canvas without the drafts."""
+
+
+class Guide(ABC):
+    """A choice of gate."""
+
+    def prepare(self, base: Base) -> "Guide":
+        """What the loop uses, with anything heavy loaded and checked against the base."""
+        return self
+
+    def fits(self, order: Order) -> None:
+        """Raise ConfigError if drafts in this order cannot be checked."""
+        return
+
+    @abstractmethod
+    def begin(self, base: Base, canvas: Canvas) -> Gate:
+        """A gate for one canvas."""
+
+
+@dataclass(frozen=True)
+class NoGuide(Guide, Gate):
+    """Every draft stays."""
+
+    def begin(self, base: Base, canvas: Canvas) -> Gate:
+        """Itself: there is nothing to remember."""
+        return self
+
+    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor, Tensor]:
+        """All of them, at no cost."""
+        return torch.full_like(turn.passes, len(turn.drafts)), torch.zeros_like(turn.passes)

@@ -33,9 +33,11 @@ class Noise:
             draw.exponential_(generator=generator)
         return -draws.log()
 
-    def uniform(self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]) -> Float[Tensor, " C"]:
-        """One number in [0, 1) per cell, independent of the cell's Gumbel noise."""
-        generators = self._generators("order", rows, columns)
+    def uniform(
+        self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"], purpose: str = "order"
+    ) -> Float[Tensor, " C"]:
+        """One number in [0, 1) per cell, independent of its Gumbel noise and of other purposes'."""
+        generators = self._generators(purpose, rows, columns)
         return torch.tensor(
             [float(torch.rand((), generator=g, dtype=torch.float64)) for g in generators],
             dtype=torch.float64,

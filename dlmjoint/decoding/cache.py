@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlmjoint.errors import ConfigError
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 
@@ -40,3 +41,35 @@ class NoCache(CachePolicy):
     ) -> Bool[Tensor, "B L"]:
         """The whole canvas."""
         return torch.ones_like(canvas.attends)
+
+
+@dataclass(frozen=True)
+class BlockCache(CachePolicy):
+    """A cache that follows the blocks the response is decoded in."""
+
+    block_length: int = 32
+    """Columns per block."""
+
+    def __post_init__(self) -> None:
+        if self.block_length < 1:
+            raise ConfigError(f"block_length is {self.block_length}, expected at least 1")
+
+    def memory(self) -> CanvasMemory:
+        """Keys, values and hidden states of the canvas."""
+        return CanvasMemory()
+
+    def stale(self, canvas: Canvas, memory: CanvasMemory) -> Bool[Tensor, "B L"]:
+        """The cells that were masks when they were last computed. (Under classifier-free guidance
+        the memory holds the rows without their prompts too, behind the canvas's own.)"""
+        assert memory.clean is not None
+        return ~memory.clean[: len(canvas.tokens)]
+
+    def blocks_with(self, canvas: Canvas, cells: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """All columns of the response blocks that hold one of these cells."""
+        length = canvas.response.stop - canvas.response.start
+        blocks = cells[:, canvas.response]
+        padded = torch.nn.functional.pad(blocks, (0, -length % self.block_length))
+        whole = padded.unflatten(-1, (-1, self.block_length)).any(-1, keepdim=True)
+        found = torch.zeros_like(cells)
+        found[:, canvas.response] = whole.expand(-1, -1, self.block_length).flatten(1)[:, :length]
+        return found

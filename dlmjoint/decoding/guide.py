@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlmjoint.decoding.order import Order
+from dlmjoint.decoding.refine import Refine
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.models.base import Base
 from dlmjoint.types import Canvas
@@ -29,8 +30,8 @@ class Guide(ABC):
         """What the loop uses, with anything heavy loaded and checked against the base."""
         return self
 
-    def fits(self, order: Order) -> None:
-        """Raise ConfigError if drafts in this order cannot be checked."""
+    def fits(self, order: Order, refine: Refine) -> None:
+        """Raise ConfigError if drafts made this way cannot be checked."""
         return
 
     @abstractmethod

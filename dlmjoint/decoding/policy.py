@@ -56,7 +56,7 @@ class Policy:
                 f"{type(self.early.fill).__name__} fills a row by sampler passes: give the policy a "
                 "sampler (refine), or take OneShot"
             )
-        self.guide.fits(self.order)
+        self.guide.fits(self.order, self.refine)
 
     @property
     def schedule(self) -> Schedule:

@@ -1,5 +1,6 @@
 """Token for token: ADJUST's greedy decodes, and Dream's own schedule and orders."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,10 @@ from safetensors.torch import load_file
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.order import HighProbability, LowEntropy, Margin, Order
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.prophet import Columns, Prophet, Staged
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
 from dlmjoint.models.joint import JointSampler
@@ -19,6 +22,8 @@ from tests.conftest import GOLDEN
 
 STOCK = load_file(GOLDEN / "dream" / "expected.safetensors")
 LLADA = load_file(GOLDEN / "llada" / "expected.safetensors")
+PROPHET = json.loads((GOLDEN / "llada" / "prophet.json").read_text())
+FREECACHE = load_file(GOLDEN / "dream" / "freecache_expected.safetensors")
 ADJUST = load_file(GOLDEN / "adjust" / "expected.safetensors")
 WEIGHTS = load_file(GOLDEN / "adjust" / "reference_sampler.safetensors")
 NOISE = Noise(0, (0,))
@@ -78,6 +83,54 @@ def test_lladas_schedule_reproduces_the_stock_decodes(
     steps_made = list(decode(golden_llada, canvas, policy, NOISE))
     assert torch.equal(steps_made[-1].canvas.tokens, LLADA[name])
     assert len(steps_made) == steps
+
+
+@pytest.mark.parametrize("name", sorted(PROPHET["runs"]))
+def test_prophet_reproduces_the_released_decodes_and_exit_steps(
+    golden_llada: TransformerBase, name: str
+) -> None:
+    run = PROPHET["runs"][name]
+    levels = run["thresholds"] or {"early": 7.5, "mid": 5.0, "late": 2.5}
+    prophet = Prophet(
+        Staged(levels["early"], levels["mid"], levels["late"]),
+        Columns(PROPHET["answer_start_offset"], PROPHET["answer_length"]),
+        planned=PROPHET["steps"],
+    )
+    policy = Policy(
+        LladaSchedule(16, blocks=2), order=HighProbability(), block_length=8, early=prophet
+    )
+    canvas = golden_llada.canvas(LLADA["prompt"].tolist(), 16)
+    steps = list(decode(golden_llada, canvas, _greedy(policy, golden_llada, ()), NOISE))
+    assert torch.equal(steps[-1].canvas.tokens, LLADA[f"prophet_{name}"])
+    assert len(steps) == run["actual_steps"]
+
+
+@pytest.mark.parametrize(("block", "steps"), [(8, 16), (4, 16), (8, 8)])
+def test_freecache_as_published_reproduces_its_decodes(
+    golden_dream: TransformerBase, block: int, steps: int
+) -> None:
+    policy = Policy(
+        DreamSchedule(steps, blocks=16 // block),
+        order=HighProbability(),
+        cache=FreeCache(block, delayed=False),
+    )
+    canvas = golden_dream.canvas(FREECACHE["prompt"].tolist(), 16)
+    made = list(decode(golden_dream, canvas, _greedy(policy, golden_dream, ()), NOISE))
+    assert torch.equal(made[-1].canvas.tokens, FREECACHE[f"block{block}_steps{steps}"])
+
+
+def test_the_delayed_cache_recomputes_every_finished_block_once_more(
+    golden_dream: TransformerBase,
+) -> None:
+    columns = []
+    for delayed in (True, False):
+        policy = Policy(order=HighProbability(), cache=FreeCache(4, delayed=delayed))
+        policy = _greedy(policy, golden_dream, ())
+        canvas = golden_dream.canvas(FREECACHE["prompt"].tolist(), 16)
+        steps = list(decode(golden_dream, canvas, policy, NOISE))
+        columns.append(sum(int(step.columns.sum()) for step in steps))
+    # 12 prompt columns, blocks of 4, one token per forward: three blocks are recomputed once more.
+    assert columns[0] - columns[1] == 3 * 4
 
 
 def test_lladas_schedule_gives_larger_counts_first() -> None:

@@ -1,0 +1,149 @@
+"""Guided diffusion (FlashDLM, arXiv 2505.21467, section 4): an autoregressive model decides how many
+of the base's left-most drafts are written.
+
+The guide never writes a token: at least the first draft of every forward stays, agreed with or not.
+What comes out is filtered by the guide, so a result belongs beside the guide's own (`alone`).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlmjoint.decoding.accept import Accept, Drafts, TopK
+from dlmjoint.decoding.guide import Gate, Guide
+from dlmjoint.decoding.order import LeftToRight, Order
+from dlmjoint.decoding.refine import Refine
+from dlmjoint.decoding.turn import Turn
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
+from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.causal import Autoregressive
+from dlmjoint.types import Canvas
+
+
+@dataclass(frozen=True)
+class ARGuide(Guide):
+    """A guide named by its folder or hub id: what a config file writes."""
+
+    model: Path | str
+    """An autoregressive model whose tokenizer shares most of the base's tokens."""
+    accept: Accept = field(default_factory=TopK)
+    """When a draft passes."""
+    dtype: str = "float32"
+    """Torch name of the guide's weights."""
+
+    def fits(self, order: Order, refine: Refine) -> None:
+        """Only drafts from left to right can be checked by a model that reads from left to right."""
+        _fits(self.accept, order, refine)
+
+    def prepare(self, base: Base) -> "LoadedGuide":
+        """With the model loaded beside the base."""
+        return LoadedGuide(Autoregressive.beside(base, self.model, self.dtype), self.accept)
+
+    def begin(self, base: Base, canvas: Canvas) -> Gate:
+        """Not before `prepare`."""
+        raise RuntimeError("Policy.prepare(base) loads the guide first; generate() does that")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedGuide(Guide):
+    """A guide in memory."""
+
+    model: Autoregressive
+    accept: Accept = field(default_factory=TopK)
+    """When a draft passes."""
+
+    def fits(self, order: Order, refine: Refine) -> None:
+        """See `ARGuide.fits`."""
+        _fits(self.accept, order, refine)
+
+    def begin(self, base: Base, canvas: Canvas) -> "ARGate":
+        """A gate with an empty memory."""
+        return ARGate(self.model, self.accept)
+
+
+class ARGate(Gate):
+    """The guide reading one canvas.
+
+    Its keys and values are kept by absolute column, up to the last token that is settled: what a
+    refused draft left behind is written over before it is read.
+    """
+
+    def __init__(self, model: Autoregressive, accept: Accept) -> None:
+        self.model, self.accept = model, accept
+        self.memory = CanvasMemory()
+        self.settled: Int[Tensor, " B"] | None = None
+        """Per row, the first column whose keys may be those of another token."""
+
+    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor, Tensor]:
+        """See `Gate.check`: one guide forward for all drafts of a row."""
+        none = torch.zeros_like(turn.passes)
+        drafts = turn.drafts
+        if not drafts:
+            return none, none
+        rows = torch.cat([commit.rows for commit in drafts])
+        columns = torch.cat([commit.columns for commit in drafts])
+        tokens = torch.cat([commit.tokens for commit in drafts])
+        depths = torch.cat([torch.full_like(c.rows, d) for d, c in enumerate(drafts)])
+        passed = self._passes(before, turn, rows, columns, tokens)
+        # A row keeps what lies before its first refused draft, and its first draft in any case.
+        stop = torch.full_like(turn.passes, len(drafts))
+        stop.scatter_reduce_(0, rows[~passed], depths[~passed], "amin")
+        stop = stop.clamp(min=1)
+        kept = depths < stop[rows]
+        assert self.settled is not None
+        self.settled = self.settled.scatter_reduce(0, rows[kept], columns[kept], "amax")
+        return stop, none.index_fill(0, rows.unique(), 1)
+
+    def _passes(
+        self, before: Canvas, turn: Turn, rows: Tensor, columns: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Which drafts the rule lets pass, each looked at as if all before it had."""
+        canvas = turn.canvas
+        if self.settled is None:
+            self.settled = torch.zeros_like(turn.passes)
+            renew = torch.ones_like(canvas.attends)
+        else:
+            last = torch.zeros_like(turn.passes).scatter_reduce(0, rows, columns, "amax")
+            places = torch.arange(canvas.tokens.shape[1], device=rows.device)
+            renew = (places > self.settled[:, None]) & (places <= last[:, None])
+        hidden = self.model.predict(canvas, renew, self.memory).hidden[rows, columns]
+        drafts = Drafts(
+            rows=rows,
+            places=columns - canvas.response.start,
+            tokens=self._folded(tokens),
+            guide=self._fold(self.model.unembed(hidden)),
+            base=self._fold(turn.base.unembed(turn.prediction.hidden[rows, columns])),
+            draw=turn.draw,
+            noise=turn.noise,
+        )
+        return self.accept(drafts)
+
+    def _fold(self, logits: Float[Tensor, "C V"]) -> Float[Tensor, "C V"]:
+        """Log-probabilities in which every end of a text is the first of them."""
+        log_probs = logits.double().log_softmax(-1)
+        ends = torch.tensor(self.model.ends, device=logits.device)
+        together = log_probs[:, ends].logsumexp(-1)
+        log_probs[:, ends] = -torch.inf
+        log_probs[:, ends[0]] = together
+        return log_probs
+
+    def _folded(self, tokens: Int[Tensor, " C"]) -> Int[Tensor, " C"]:
+        ends = torch.tensor(self.model.ends, device=tokens.device)
+        return torch.where(torch.isin(tokens, ends), ends[0], tokens)
+
+
+def _fits(accept: Accept, order: Order, refine: Refine) -> None:
+    if not isinstance(order, LeftToRight):
+        raise ConfigError(
+            f"an autoregressive guide checks drafts from left to right; the policy's order is "
+            f"{type(order).__name__}, take LeftToRight"
+        )
+    if accept.needs_marginals and refine.passes:
+        raise ConfigError(
+            f"{type(accept).__name__} compares drafts with the base's marginals; drafts of a joint "
+            "sampler are not drawn from them, take another rule or no sampler"
+        )

@@ -1,0 +1,69 @@
+"""Schedules that decide for themselves how many tokens a forward writes."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+
+import dlmjoint
+from dlmjoint.decoding.adaptive import Budget, ConfidenceFactor, ConfidenceThreshold, EntropyBound
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.order import HighProbability
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.refine import Joint
+from dlmjoint.random import Noise
+from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World, sequences
+
+
+def test_a_budget_of_nothing_is_exact_decoding(world: World) -> None:
+    exact = Policy()
+    dial = replace(exact, commits_per_forward=Budget(0.0, rate=(1.0,)), refine=Joint(world.sampler))
+    tight = dlmjoint.generate(world.base, PROMPTS, dial, LENGTH, seed=2)
+    assert tight.sequences == sequences(world.base, exact)
+
+
+def test_a_larger_budget_never_writes_fewer_tokens_in_the_first_forward(world: World) -> None:
+    counts = []
+    for nats in (0.0, 0.5, 2.0, 1e9):
+        policy = Policy(Budget(nats, cap=6), refine=Joint(world.sampler)).prepare(world.base)
+        canvas = world.base.canvas(PROMPTS, LENGTH)
+        first = next(decode(world.base, canvas, policy, Noise(0, (0, 1, 2))))
+        counts.append([int(first.canvas.masked[row].sum()) for row in range(3)])
+    for fewer, more in pairwise(counts):
+        assert all(b <= a for a, b in zip(fewer, more, strict=True))
+    assert counts[-1] == [LENGTH - 6] * 3
+
+
+@torch.no_grad()
+def test_the_confidence_threshold_writes_exactly_the_columns_above_it(world: World) -> None:
+    base = world.base
+    canvas = base.canvas([[5, 6]], LENGTH)
+    draw = GREEDY.prepare(base)
+    log_probs = draw.log_probs(base.unembed(base.predict(canvas).hidden[0, canvas.response]))
+    confidence = log_probs.exp().amax(-1)
+    threshold = float(confidence.sort(descending=True).values[3:5].mean())
+    policy = Policy(ConfidenceThreshold(threshold), order=HighProbability(), draw=GREEDY)
+    first = next(decode(base, canvas, policy.prepare(base), Noise(0, (0,))))
+    written = ~first.canvas.masked[0, canvas.response]
+    assert torch.equal(written, confidence >= threshold)
+
+
+def test_the_factor_rule_stops_at_the_first_token_unsure_for_its_number() -> None:
+    probabilities = torch.tensor([0.99, 0.9, 0.8, 0.7])
+    log_probs = torch.stack([probabilities, 1 - probabilities], -1).double().log()
+    nothing = torch.zeros(1, dtype=torch.float64)
+    accepted = [
+        bool(ConfidenceFactor(0.5).accept(depth, log_probs[depth : depth + 1], nothing)[0])
+        for depth in range(4)
+    ]
+    assert accepted == [True, True, False, False]  # (n + 1)(1 - c): 0.02, 0.3, 0.8, 1.5
+
+
+def test_the_entropy_bound_counts_all_but_the_last_token() -> None:
+    half = torch.full((1, 2), 0.5, dtype=torch.float64).log()
+    spent, accepted = torch.zeros(1, dtype=torch.float64), []
+    for depth in range(4):
+        ok, price = EntropyBound(1.0).accept(depth, half, spent)
+        accepted.append(bool(ok))
+        spent = spent + price
+    assert accepted == [True, True, False, False]  # 0, ln 2, 2 ln 2: the second is still within

@@ -1,0 +1,130 @@
+"""Guided diffusion: who may send drafts back."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+import dlmjoint
+from dlmjoint.decoding.accept import (
+    Accept,
+    Aggressive,
+    Agreement,
+    MinimumProbability,
+    Stochastic,
+    TopK,
+    TopKRelative,
+)
+from dlmjoint.decoding.ar_guide import LoadedGuide
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.guide import Gate, Guide, NoGuide
+from dlmjoint.decoding.order import LeftToRight
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.turn import Turn
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
+from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.causal import Autoregressive
+from dlmjoint.models.dream import Dream
+from dlmjoint.models.load import load_base
+from dlmjoint.random import Noise
+from dlmjoint.types import Canvas
+from tests.conftest import CHECKPOINTS
+from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World, sequences
+
+
+@dataclass(frozen=True)
+class OnlyFirst(Guide, Gate):
+    """Lets one draft pass."""
+
+    def begin(self, base: Base, canvas: Canvas) -> Gate:
+        return self
+
+    def check(self, before: Canvas, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ones_like(turn.passes), torch.zeros_like(turn.passes)
+
+
+@dataclass(frozen=True)
+class BaseItself(Guide, Gate):
+    """Lets pass what the base itself holds most probable."""
+
+    def begin(self, base: Base, canvas: Canvas) -> Gate:
+        return self
+
+    def check(self, before: Canvas, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
+        accepted = torch.zeros_like(turn.passes)
+        for commit in turn.drafts:
+            best = turn.log_probs(commit.rows, commit.columns).argmax(-1)
+            accepted[commit.rows[best == commit.tokens]] += 1
+        return accepted, torch.zeros_like(turn.passes)
+
+
+def test_a_guide_that_lets_one_draft_pass_equals_left_to_right_argmax(world: World) -> None:
+    guided = Policy(6, order=LeftToRight(), draw=GREEDY, guide=OnlyFirst())
+    plain = Policy(1, order=LeftToRight(), draw=GREEDY)
+    assert sequences(world.base, guided) == sequences(world.base, plain)
+
+
+def test_a_guide_equal_to_the_bases_own_argmax_lets_everything_pass(world: World) -> None:
+    guided = Policy(6, order=LeftToRight(), draw=GREEDY, guide=BaseItself())
+    out = dlmjoint.generate(world.base, PROMPTS, guided, LENGTH)
+    assert out.base_forwards == len(PROMPTS) * LENGTH // 6
+    assert out.sequences == sequences(world.base, replace(guided, guide=NoGuide()))
+
+
+RULES: list[Accept] = [
+    TopK(1),
+    TopK(5),
+    TopKRelative(),
+    MinimumProbability(0.05),
+    Aggressive(),
+    Stochastic(),
+    Agreement(),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_every_rule_writes_what_the_base_drafted_in_no_more_forwards(
+    world: World, rule: Accept
+) -> None:
+    """Greedy drafts: wherever a guide stops, the next forward drafts again from the base."""
+    policy = Policy(6, order=LeftToRight(), draw=GREEDY, guide=LoadedGuide(world.guide, rule))
+    prepared = policy.prepare(world.base)
+    canvas = world.base.canvas(PROMPTS, LENGTH)
+    for step in decode(world.base, canvas, prepared, Noise(0, (0, 1, 2))):
+        with torch.no_grad():
+            logits = world.base.unembed(world.base.predict(canvas).hidden)
+        logits[..., list(world.base.forbidden_ids)] = -torch.inf
+        for commit in step.commits:
+            assert torch.equal(logits[commit.rows, commit.columns].argmax(-1), commit.tokens)
+        canvas = step.canvas
+        assert (step.guide_passes == step.forwards).all()
+
+
+def test_a_guides_memory_gives_what_a_fresh_look_at_the_canvas_does(world: World) -> None:
+    class Forgetful(CanvasMemory):
+        def begin(self, renew: torch.Tensor) -> None:
+            super().begin(torch.ones_like(renew))
+
+    @dataclass(frozen=True, eq=False)
+    class Fresh(LoadedGuide):
+        def begin(self, base: Base, canvas: Canvas) -> Gate:
+            gate = super().begin(base, canvas)
+            gate.memory = Forgetful()
+            return gate
+
+    for rule in (TopK(8), Stochastic()):
+        policy = Policy(5, order=LeftToRight(), guide=LoadedGuide(world.guide, rule))
+        again = replace(policy, guide=Fresh(world.guide, rule))
+        first = dlmjoint.generate(world.base, PROMPTS, policy, LENGTH)
+        second = dlmjoint.generate(world.base, PROMPTS, again, LENGTH)
+        assert first.sequences == second.sequences
+        assert first.base_forwards == second.base_forwards
+
+
+def test_a_guide_of_another_vocabulary_is_refused() -> None:
+    base = load_base(CHECKPOINTS / "tiny-dream")
+    with pytest.raises(dlmjoint.errors.LoadError, match="does not load"):
+        Autoregressive.beside(base, CHECKPOINTS / "tiny-joint")
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        Autoregressive.beside(Dream.random(), CHECKPOINTS / "tiny-judge")

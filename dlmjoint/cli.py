@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
-from dlmjoint.evaluation.commands import compare, evaluate, score
+from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
 from dlmjoint.provenance import write_text
 from dlmjoint.trajectories.generate import generate
 
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": evaluate,
     "score": score,
     "compare": compare,
+    "calibrate": calibrate,
 }
 
 

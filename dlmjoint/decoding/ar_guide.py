@@ -7,12 +7,16 @@ What comes out is filtered by the guide, so a result belongs beside the guide's 
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlmjoint.decoding.accept import Accept, Drafts, TopK
+from dlmjoint.decoding.cache import CachePolicy
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.forward import Forward
 from dlmjoint.decoding.guide import Gate, Guide
 from dlmjoint.decoding.order import LeftToRight, Order
 from dlmjoint.decoding.refine import Refine
@@ -21,7 +25,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.causal import Autoregressive
-from dlmjoint.types import Canvas
+from dlmjoint.types import Canvas, Prediction
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,16 @@ class ARGuide(Guide):
     def fits(self, order: Order, refine: Refine) -> None:
         """Only drafts from left to right can be checked by a model that reads from left to right."""
         _fits(self.accept, order, refine)
+
+    def alone(self, draw: Draw) -> dict[str, object]:
+        """The fields of a policy in which the guide writes by itself, token by token: what a guided
+        result must be compared with."""
+        return {
+            "order": LeftToRight(),
+            "draw": draw,
+            "forward": Alone(self.model, self.dtype),
+            "cache": NextColumn(),
+        }
 
     def prepare(self, base: Base) -> "LoadedGuide":
         """With the model loaded beside the base."""
@@ -63,6 +77,63 @@ class LoadedGuide(Guide):
     def begin(self, base: Base, canvas: Canvas) -> "ARGate":
         """A gate with an empty memory."""
         return ARGate(self.model, self.accept)
+
+
+@dataclass(frozen=True)
+class Alone(Forward):
+    """An autoregressive model asked in the base's place."""
+
+    model: Path | str
+    """Folder or hub id."""
+    dtype: str = "float32"
+    """Torch name of its weights."""
+    forwards: ClassVar[int] = 1
+
+    def prepare(self, base: Base) -> "LoadedAlone":
+        """With the model loaded."""
+        return LoadedAlone(Autoregressive.beside(base, self.model, self.dtype))
+
+    def __call__(
+        self, base: Base, canvas: Canvas, renew: Tensor, memory: CanvasMemory | None
+    ) -> Prediction:
+        """Not before `prepare`."""
+        raise RuntimeError("Policy.prepare(base) loads the model first; generate() does that")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedAlone(Forward):
+    """An autoregressive model in memory, asked in the base's place."""
+
+    model: Autoregressive
+    forwards: ClassVar[int] = 1
+
+    def speaker(self, base: Base) -> Base:
+        """The model itself."""
+        return self.model
+
+    def __call__(
+        self, base: Base, canvas: Canvas, renew: Tensor, memory: CanvasMemory | None
+    ) -> Prediction:
+        """Its prediction."""
+        return self.model.predict(canvas, None if memory is None else renew, memory)
+
+
+@dataclass(frozen=True)
+class NextColumn(CachePolicy):
+    """The usual memory of an autoregressive model: only the first mask's column is computed."""
+
+    def memory(self) -> CanvasMemory:
+        """Keys and values of the canvas."""
+        return CanvasMemory()
+
+    def renew(
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+    ) -> Bool[Tensor, "B L"]:
+        """Everything once, then one column per row."""
+        assert memory is not None
+        if memory.empty:
+            return torch.ones_like(canvas.attends)
+        return canvas.masked & (canvas.masked.cumsum(-1) == 1)
 
 
 class ARGate(Gate):

@@ -15,8 +15,10 @@ from dlmjoint.types import Canvas
 class CachePolicy(ABC):
     """Chooses what every forward renews, row by row."""
 
-    block_length: int | None = None
-    """Blocks the response must be decoded in for the cache to make sense; None: it need not."""
+    @property
+    def blocks(self) -> int | None:
+        """Length of the blocks the response must be decoded in; None: it need not be."""
+        return None
 
     @abstractmethod
     def memory(self) -> CanvasMemory | None:
@@ -53,6 +55,11 @@ class BlockCache(CachePolicy):
     def __post_init__(self) -> None:
         if self.block_length < 1:
             raise ConfigError(f"block_length is {self.block_length}, expected at least 1")
+
+    @property
+    def blocks(self) -> int:
+        """The cache's own."""
+        return self.block_length
 
     def memory(self) -> CanvasMemory:
         """Keys, values and hidden states of the canvas."""

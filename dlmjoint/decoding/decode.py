@@ -27,7 +27,7 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
     while (unfinished := canvas.masked.any(-1)).any():
         renew = policy.cache.renew(canvas, memory, forward) | policy.early.watch(canvas)
         turn = Turn(
-            base=base,
+            base=policy.forward.speaker(base),
             order=policy.order,
             draw=policy.draw,
             refine=policy.refine,

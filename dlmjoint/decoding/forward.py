@@ -20,6 +20,14 @@ class Forward(ABC):
     forwards: ClassVar[int]
     """Base forwards it costs per row."""
 
+    def prepare(self, base: Base) -> "Forward":
+        """What the loop calls, with anything heavy loaded."""
+        return self
+
+    def speaker(self, base: Base) -> Base:
+        """Whose hidden states the prediction holds, and so whose head reads them."""
+        return base
+
     @abstractmethod
     def __call__(
         self, base: Base, canvas: Canvas, renew: Bool[Tensor, "B L"], memory: CanvasMemory | None

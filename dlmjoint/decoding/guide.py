@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.decoding.turn import Turn
@@ -29,6 +30,10 @@ class Guide(ABC):
     def prepare(self, base: Base) -> "Guide":
         """What the loop uses, with anything heavy loaded and checked against the base."""
         return self
+
+    def alone(self, draw: Draw) -> dict[str, object] | None:
+        """The fields of a policy in which the guide writes by itself, if it could."""
+        return None
 
     def fits(self, order: Order, refine: Refine) -> None:
         """Raise ConfigError if drafts made this way cannot be checked."""

@@ -45,7 +45,7 @@ class Policy:
         if self.block_length is not None and self.block_length < 1:
             raise ConfigError(f"block_length is {self.block_length}, expected at least 1")
         _ = self.schedule  # a bad K is refused now, not at the first forward
-        cached = self.cache.block_length
+        cached = self.cache.blocks
         if cached is not None and self.block_length not in (None, cached):
             raise ConfigError(
                 f"block_length is {self.block_length}, but the cache works in blocks of {cached}; "
@@ -67,7 +67,7 @@ class Policy:
     @property
     def blocks(self) -> int | None:
         """Columns per block, the policy's or its cache's."""
-        return self.block_length or self.cache.block_length
+        return self.block_length or self.cache.blocks
 
     def prepare(self, base: Base) -> "Policy":
         """The policy with ids resolved and anything heavy loaded and checked against the base."""
@@ -78,4 +78,5 @@ class Policy:
             refine=self.refine.prepare(base),
             early=self.early.prepare(base),
             guide=self.guide.prepare(base),
+            forward=self.forward.prepare(base),
         )

@@ -5,13 +5,15 @@ from pathlib import Path
 from rich.console import Console
 
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.prophet import Region, WholeResponse
+from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
 from dlmjoint.evaluation.compare import compare as compare_runs
 from dlmjoint.evaluation.report import report
 from dlmjoint.evaluation.run import REFERENCE_SEED, run
 from dlmjoint.evaluation.score import score as score_run
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.load import load_base
-from dlmjoint.provenance import write_text
+from dlmjoint.provenance import provenance, write_json, write_text
 
 
 def evaluate(
@@ -78,6 +80,58 @@ def compare(runs: list[Path], output: Path | None = None) -> None:
     if output is not None:
         write_text(output, table.markdown())
     Console().print(table.rich())
+
+
+def calibrate(
+    base: str,
+    trajectories: Path,
+    flip_rate: float = 0.01,
+    region: Region | None = None,
+    task: Task | None = None,
+    policy: Policy | None = None,
+    depth: int = 7,
+    n: int = 512,
+    output: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+) -> None:
+    """Choose Prophet's thresholds, and a budget's prices, from recorded exact trajectories.
+
+    Args:
+        base: folder or hub id of the frozen base.
+        trajectories: a folder of `dlmjoint generate`, or an exact decoder's generations file of an
+            evaluation; greedy ones for Prophet.
+        flip_rate: share of answers that may change by stopping early.
+        region: where the answer is expected; the whole response by default.
+        task: whose extraction says what an answer is; the whole text by default.
+        policy: whose next tokens a `Budget` is to price, as it draws them (marginals by default, a
+            sampler under `refine`).
+        depth: tokens after the first that are priced.
+        n: trajectories used, at most; half of them choose, half measure.
+        output: also write the result there, as JSON.
+        device: of the base.
+        dtype: of the base.
+        revision: pins a hub commit of the base.
+    """
+    loaded = load_base(base, device, dtype, revision)
+    recorded = read_recorded(trajectories, n)
+    answer = answer_of(loaded, task)
+    found = choose(replay(loaded, recorded, region or WholeResponse(), answer), flip_rate)
+    priced = (policy or Policy()).prepare(loaded)
+    rate = [round(value, 4) for value in price_per_nat(loaded, priced, recorded, depth)]
+    levels = {name: getattr(found.threshold, name) for name in ("high", "mid", "low")}
+    result = {
+        "prophet": {
+            "threshold": levels,
+            "flip_rate": found.flip_rate.to_json(),
+            "forwards_saved": found.forwards_saved,
+        },
+        "budget": {"rate": rate},
+    }
+    if output is not None:
+        write_json(output, result | {"provenance": provenance({"trajectories": trajectories})})
+    Console().print_json(data=result)
 
 
 def _show(run_dir: Path) -> None:

@@ -34,6 +34,8 @@ class Generation:
     """log_probs[s]: nats, of commit number s under the distribution it was drawn from."""
     base_forwards: int
     sampler_passes: int
+    guide_passes: int
+    """Forwards of a guiding model."""
     columns: int
     """Canvas columns the base computed for this row, padding not counted."""
     text_tokens: int

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,7 +20,6 @@ from rich.progress import (
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.refine import Refine
 from dlmjoint.decoding.tally import Tally
 from dlmjoint.evaluation import generations, settings
 from dlmjoint.evaluation.plan import Job, check, plan
@@ -51,8 +51,9 @@ def run(
     What an interrupted run left is kept. Raises ConfigError if `run_dir` holds generations made
     with other settings, or if something asked for cannot be measured.
     """
+    decoders = with_guides_alone(decoders)
     check(decoders, tasks, seed, reference_seed)
-    loaded = load_samplers(base, decoders)
+    loaded = load_models(base, decoders)
     new = settings.settings_of(base, decoders, loaded, tasks, seed, reference_seed)
     if (run_dir / settings.FILE).exists():
         new = settings.merge(settings.load(run_dir), new, run_dir)
@@ -67,15 +68,29 @@ def run(
             _decode(base, work, progress, bar)
 
 
-def load_samplers(base: Base, decoders: Mapping[str, Policy]) -> dict[str, Policy]:
-    """The decoders with their samplers loaded and checked against the base, each sampler once."""
-    loaded: dict[Refine, Refine] = {}
+def load_models(base: Base, decoders: Mapping[str, Policy]) -> dict[str, Policy]:
+    """The decoders with their samplers and guides loaded and checked against the base, each once."""
+    loaded: dict[object, Any] = {}
+    found = {}
+    for name, policy in decoders.items():
+        heavy = {"refine": policy.refine, "guide": policy.guide, "forward": policy.forward}
+        for part in heavy.values():
+            if part not in loaded:
+                loaded[part] = part.prepare(base)
+        found[name] = replace(policy, **{field: loaded[part] for field, part in heavy.items()})
+    return found
+
+
+def with_guides_alone(decoders: Mapping[str, Policy]) -> dict[str, Policy]:
+    """The decoders and, for every guide among them, the guide by itself: a guided result is the
+    guide's as much as the base's."""
+    found = dict(decoders)
     for policy in decoders.values():
-        if policy.refine not in loaded:
-            loaded[policy.refine] = policy.refine.prepare(base)
-    return {
-        name: replace(policy, refine=loaded[policy.refine]) for name, policy in decoders.items()
-    }
+        fields = policy.guide.alone(policy.draw)
+        if fields is not None and Policy(**fields) not in found.values():  # pyright: ignore[reportArgumentType]
+            known = sum(name.startswith("guide-alone") for name in found)
+            found["guide-alone" + (f"-{known + 1}" if known else "")] = Policy(**fields)  # pyright: ignore[reportArgumentType]
+    return found
 
 
 @dataclass(frozen=True)
@@ -140,11 +155,13 @@ def decode_batch(
 
 
 def _row_costs(steps: list[Step]) -> torch.Tensor:
-    """Per row: base forwards, sampler passes, columns computed."""
+    """Per row: base forwards, sampler passes, guide passes, columns computed."""
     forwards = torch.stack([step.forwards for step in steps])
     passes = torch.stack([step.passes for step in steps])
+    guided = torch.stack([step.guide_passes for step in steps])
     columns = torch.stack([step.columns for step in steps])
-    return torch.stack([forwards.sum(0), passes.sum(0), columns.sum(0)], dim=-1).cpu()
+    totals = [part.sum(0) for part in (forwards, passes, guided, columns)]
+    return torch.stack(totals, dim=-1).cpu()
 
 
 def _generation(
@@ -153,6 +170,7 @@ def _generation(
     tally: Tally,
     forwards: int,
     passes: int,
+    guide_passes: int,
     columns: int,
     rows: int,
 ) -> Generation:
@@ -167,6 +185,7 @@ def _generation(
         log_probs=[round(value, 7) for value in trajectory.log_probs.tolist()],
         base_forwards=forwards,
         sampler_passes=passes,
+        guide_passes=guide_passes,
         columns=columns,
         text_tokens=sum(token != base.eos_id for token in tokens),
         seconds=tally.seconds / rows,

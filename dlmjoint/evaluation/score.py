@@ -14,7 +14,7 @@ from dlmjoint.evaluation import generations, settings
 from dlmjoint.evaluation.metrics.base import Evidence
 from dlmjoint.evaluation.plan import ceiling_path, decoder_path, reference_path, wants_ceiling
 from dlmjoint.evaluation.records import Generation, Score
-from dlmjoint.evaluation.run import load_samplers
+from dlmjoint.evaluation.run import load_models, with_guides_alone
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import load_base
@@ -63,7 +63,7 @@ class _Scorer:
         device: str,
     ) -> None:
         self.run_dir, self.made, self.tasks, self.device = run_dir, made, tasks, device
-        self.given = decoders
+        self.given = None if decoders is None else with_guides_alone(decoders)
         self.base = cache(lambda: self._checked(base or self._load_base()))
 
     def decoder(self, name: str) -> dict[str, Any]:
@@ -98,6 +98,7 @@ class _Scorer:
         return Evidence(
             generations=some,
             grades=[grade for grade in grades if grade is not None],
+            prompts=[task.shown(example) for example in examples],
             reference=reference,
             replay=self._replay(decoder, task),
             identity=self._identity(decoder, task),
@@ -113,7 +114,7 @@ class _Scorer:
             if decoder is None:
                 return base, task.apply(task.exact).prepare(base)
             policy = self._policy(decoder)
-            loaded = load_samplers(base, {decoder: policy})[decoder]
+            loaded = load_models(base, {decoder: policy})[decoder]
             if settings.weights_hash(loaded) != self.made["decoders"][decoder]["weights"]:
                 raise MismatchError(
                     f"the sampler of {decoder} is not the one this run decoded with: "
@@ -168,6 +169,7 @@ def cost(lines: list[Generation]) -> dict[str, float | int]:
     return {
         "base_forwards": forwards,
         "sampler_passes": sum(line.sampler_passes for line in lines),
+        "guide_passes": sum(line.guide_passes for line in lines),
         "columns": sum(line.columns for line in lines),
         "tokens": tokens,
         "text_tokens": text_tokens,

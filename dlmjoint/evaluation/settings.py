@@ -118,18 +118,23 @@ def _fitting(value: Any, hint: Any) -> Any:
 
 
 def weights_hash(policy: Policy) -> str | None:
-    """A hash of the modules a policy holds once loaded, None if it holds none."""
+    """A hash of the models a policy holds once loaded - samplers whole, guides by their
+    fingerprint - None if it holds none."""
     digest = hashlib.sha256()
-    modules = [
+    held = [
         member
         for part in (getattr(policy, f.name) for f in fields(policy))
         if is_dataclass(part)
         for member in (getattr(part, f.name) for f in fields(part))
-        if isinstance(member, nn.Module)
+        if isinstance(member, nn.Module | Base)
     ]
-    for tensor in (t for module in modules for t in module.state_dict().values()):
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16] if modules else None
+    for model in held:
+        if isinstance(model, Base):
+            digest.update(model.fingerprint.encode())
+            continue
+        for tensor in model.state_dict().values():
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16] if held else None
 
 
 def dtype_name(base: Base) -> str:

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -47,7 +47,9 @@ class Autoregressive(Base):
     ) -> None:
         """`ids[t]` is the model's id of token t of `beside`, `UNKNOWN` if it has none."""
         self.model = model.eval().requires_grad_(False)
-        self.head = model.get_output_embeddings()
+        head = model.get_output_embeddings()
+        assert isinstance(head, nn.Linear)
+        self.head = head
         self.name, self.revision = name, getattr(model.config, "_commit_hash", None)
         device = next(model.parameters()).device
         self.ids = ids.to(device)
@@ -99,7 +101,7 @@ class Autoregressive(Base):
         if getattr(model.config, "final_logit_softcapping", None):
             raise ConfigError(f"{name} caps its logits, which is not built in")
         ids = id_map(base, tokenizer, str(name))
-        model = model.to(base.device)
+        nn.Module.to(model, base.device)
         return cls(model, ids, base, name=str(name), end_ids=_ends_first(base))
 
     def predict(
@@ -155,7 +157,8 @@ class Autoregressive(Base):
     @property
     def fingerprint(self) -> str:
         """Hash of some rows of head and embedding."""
-        return fingerprint([self.head.weight, self.model.get_input_embeddings().weight])
+        embedding = self.model.get_input_embeddings().get_parameter("weight")
+        return fingerprint([self.head.weight, embedding])
 
 
 def id_map(base: Base, tokenizer: PreTrainedTokenizerBase, name: str) -> Int[Tensor, " V"]:

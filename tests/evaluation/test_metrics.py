@@ -39,6 +39,7 @@ def generation(text: str = "", **changes: object) -> Generation:
         "log_probs": [-1.0, -1.0],
         "base_forwards": 1,
         "sampler_passes": 0,
+        "guide_passes": 0,
         "columns": 3,
         "text_tokens": 2,
         "seconds": 0.1,
@@ -56,6 +57,7 @@ def evidence(
     values = {
         "generations": [generation(text) for text in texts],
         "grades": [],
+        "prompts": [""] * len(texts),
         "reference": [generation(text) for text in reference or []],
         "replay": replay,
         "identity": "",
@@ -140,17 +142,17 @@ def test_nll_equals_a_computation_by_hand(judge):
 
 def test_nll_of_a_text_does_not_depend_on_its_batch(judge):
     loaded = language_judge(judge, "cpu")
-    alone, _ = text_nll(loaded, PROBLEMS[:1], 1)
-    together, _ = text_nll(loaded, PROBLEMS[:9], 9)
+    alone, _ = text_nll(loaded, [""], PROBLEMS[:1], 1)
+    together, _ = text_nll(loaded, [""] * 9, PROBLEMS[:9], 9)
     assert alone[0] == pytest.approx(together[0], abs=1e-4)
 
 
 def test_a_judge_without_a_beginning_of_text_does_not_score_the_first_token(judge):
     loaded = language_judge(judge, "cpu")
-    _, with_start = text_nll(loaded, ["Tom has 3 eggs."], 1)
+    _, with_start = text_nll(loaded, [""], ["Tom has 3 eggs."], 1)
     try:
         loaded.tokenizer.bos_token = None
-        _, without = text_nll(loaded, ["Tom has 3 eggs."], 1)
+        _, without = text_nll(loaded, [""], ["Tom has 3 eggs."], 1)
     finally:
         loaded.tokenizer.bos_token = "<|beginoftext|>"
     assert without == with_start - 1

@@ -13,7 +13,13 @@ class CorpusAgreement(Metric):
     """`agreement_item`, `agreement_name`, `agreement_arithmetic`, `agreement_faithful` and
     `agreement_grammar`: shares of texts that pass each check, with Wilson intervals."""
 
+    prompted: bool = False
+    """Check prompt and text together, where the text is a solution."""
+
     def __call__(self, evidence: Evidence) -> dict[str, Score]:
         """See the class and `dlmjoint.tiny.corpus.Agreement`."""
-        checks = [asdict(agreement(text)) for text in evidence.texts]
+        texts = evidence.texts
+        if self.prompted:
+            texts = [p + t for p, t in zip(evidence.prompts, evidence.texts, strict=True)]
+        checks = [asdict(agreement(text)) for text in texts]
         return {f"agreement_{name}": share([check[name] for check in checks]) for name in checks[0]}

@@ -18,6 +18,8 @@ class Evidence:
     generations: list[Generation]
     grades: list[Grade]
     """One per generation; empty where the task does not grade."""
+    prompts: list[str]
+    """What each text continues, as people read it."""
     reference: list[Generation]
     """Independent exact samples; empty where no metric of the task asks for them."""
     replay: Callable[[], tuple[Base, Policy]]

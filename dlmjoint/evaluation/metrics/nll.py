@@ -27,25 +27,43 @@ class NLL(Metric):
     """Folder or hub id of a causal language model."""
     batch_size: int = 32
     """Texts per forward."""
+    prompted: bool = False
+    """Give the judge the prompt too; the text's tokens alone are scored."""
 
     def __call__(self, evidence: Evidence) -> dict[str, Score]:
         """See the class."""
         judge = language_judge(self.judge, evidence.device)
-        return {"nll": ratio(*text_nll(judge, evidence.texts, self.batch_size))}
+        prompts = evidence.prompts if self.prompted else [""] * len(evidence.texts)
+        return {"nll": ratio(*text_nll(judge, prompts, evidence.texts, self.batch_size))}
 
 
 @torch.inference_mode()
 def text_nll(
-    judge: Judge, texts: list[str], batch_size: int
+    judge: Judge, prompts: list[str], texts: list[str], batch_size: int
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Nats of every text and the number of tokens scored."""
-    rows = [judge.encode(text) for text in texts]
+    """Nats of every text given its prompt, and the number of tokens scored.
+
+    Prompt and text are tokenised together; a token across their border belongs to the text.
+    """
+    rows = [judge.encode(prompt + text) for prompt, text in zip(prompts, texts, strict=True)]
+    known = torch.tensor(
+        [_shared(judge.encode(p), row) for p, row in zip(prompts, rows, strict=True)]
+    )
     sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
     for batch in batches(rows, batch_size):
         ids, attends = padded([rows[i] for i in batch], judge.model.device)
         logits = judge.model(input_ids=ids, attention_mask=attends.long()).logits[:, :-1]
         log_probs = logits.double().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        scored = attends[:, 1:]
+        places = torch.arange(1, ids.shape[1])
+        inside = places >= known[batch][:, None].clamp(min=1)
+        scored = attends[:, 1:] & inside.to(attends.device)
         sums[batch] = -(log_probs * scored).sum(-1).cpu().numpy()
         counts[batch] = scored.sum(-1).cpu().numpy()
     return sums, counts
+
+
+def _shared(prompt: list[int], row: list[int]) -> int:
+    """How many of the row's first tokens are the prompt's."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(prompt, row, strict=False)) if a != b), len(prompt)
+    )

@@ -40,6 +40,10 @@ class Task(ABC):
         """The judged answer; None where there is nothing to be right about."""
         return None
 
+    def shown(self, example: Example) -> str:
+        """The prompt as people read it, and judges: without special tokens."""
+        return example.prompt
+
     def prompt_ids(self, base: Base, examples: Sequence[Example]) -> list[list[int]]:
         """The prompts as ids; a task with a chat template or without prompts overrides this."""
         return [base.encode(example.prompt) for example in examples]

@@ -39,6 +39,10 @@ class WordProblems(Task):
         """Accuracy."""
         return [Accuracy()]
 
+    def shown(self, example: Example) -> str:
+        """The question."""
+        return example.prompt.removeprefix(self.opening)
+
     def grade(self, example: Example, text: str) -> Grade:
         """Right if the number after the last `####` is the answer."""
         answer = extract_answer(text)

@@ -19,7 +19,7 @@ from dlmjoint.distill.losses import forward_kl, hidden_distance, same_top
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
-from dlmjoint.models.load import load_base
+from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_json, write_provenance
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Distillation(L.LightningModule):
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
         export: Path | None = None,
+        loading: Loading | None = None,
     ) -> None:
         """
         Args:
@@ -69,6 +70,8 @@ class Distillation(L.LightningModule):
             optimizer: callable on the layer's parameters.
             scheduler: callable on the optimizer, stepped every batch.
             export: folder for the finished sampler; `sampler` beside the logs by default.
+            loading: how the base comes into memory: device_map, bits, attention. A base with
+                device_map or bits stays there: on a GPU, give `device_map: "cuda:0"`.
         """
         super().__init__()
         if depth < 1:
@@ -78,7 +81,8 @@ class Distillation(L.LightningModule):
             raise ConfigError(
                 f"depth_weights has {len(self.depth_weights)} entries, expected depth={depth}"
             )
-        self.base, self.depth = load_base(base, dtype=dtype, revision=revision), depth
+        self.loading, self.depth = loading or Loading(), depth
+        self.base = load_base(base, dtype=dtype, revision=revision, loading=self.loading)
         if sampler is None:
             self.sampler = JointSampler.from_base(self.base, mix=mix, gain=gain)
         else:
@@ -106,7 +110,17 @@ class Distillation(L.LightningModule):
         timed = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         if stage == "fit" and self.trainer.max_steps < 0 and not timed:
             raise ConfigError("training data has no end: set trainer.max_steps or trainer.max_time")
-        nn.Module.to(self.base.network, self.device)
+        self._place_base()
+
+    def _place_base(self) -> None:
+        """Bring the base to this process's device; one that must not move must be there already."""
+        if not self.loading.placed:
+            nn.Module.to(self.base.network, self.device)
+        elif self.base.device != self.device:
+            raise ConfigError(
+                f"the base lies on {self.base.device}, this process trains on {self.device}: give "
+                f'loading.device_map as "{self.device}"'
+            )
 
     @torch.no_grad()
     def _targets(self, batch: UnrollBatch) -> Float[Tensor, "B W L D"]:

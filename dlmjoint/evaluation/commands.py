@@ -12,7 +12,7 @@ from dlmjoint.evaluation.report import report
 from dlmjoint.evaluation.run import REFERENCE_SEED, run
 from dlmjoint.evaluation.score import score as score_run
 from dlmjoint.evaluation.tasks.base import Task
-from dlmjoint.models.load import load_base
+from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import provenance, write_json, write_text
 
 
@@ -27,6 +27,7 @@ def evaluate(
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
+    loading: Loading | None = None,
 ) -> None:
     """Decode, score, and report: generations, scores.json, report.html, quality.png, a table.
 
@@ -42,8 +43,9 @@ def evaluate(
         device: of base and judges.
         dtype: of the base; CPUs want float32.
         revision: pins a hub commit of the base.
+        loading: how the base comes into memory: device_map, bits, attention.
     """
-    loaded = load_base(base, device, dtype, revision)
+    loaded = load_base(base, device, dtype, revision, loading)
     run(
         loaded,
         decoders,

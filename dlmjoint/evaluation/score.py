@@ -17,7 +17,7 @@ from dlmjoint.evaluation.records import Generation, Score
 from dlmjoint.evaluation.run import load_models, with_guides_alone
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
-from dlmjoint.models.load import load_base
+from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import provenance, write_json
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,8 @@ class _Scorer:
         base = self.made["base"]
         folder = Path(base["name"]).is_dir()
         revision = None if folder else base["revision"]
-        return load_base(base["name"], self.device, base["dtype"], revision)
+        loading = Loading(bits=base.get("bits"))  # runs from before bits have none
+        return load_base(base["name"], self.device, base["dtype"], revision, loading)
 
     def _checked(self, base: Base) -> Base:
         if base.fingerprint != self.made["base"]["fingerprint"]:
@@ -167,6 +168,7 @@ def cost(lines: list[Generation]) -> dict[str, float | int]:
     text_tokens = sum(line.text_tokens for line in lines)
     seconds = sum(line.seconds for line in lines)
     return {
+        "examples": len(lines),
         "base_forwards": forwards,
         "sampler_passes": sum(line.sampler_passes for line in lines),
         "guide_passes": sum(line.guide_passes for line in lines),

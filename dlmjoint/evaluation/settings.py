@@ -37,6 +37,7 @@ def settings_of(
             "revision": base.revision,
             "fingerprint": base.fingerprint,
             "dtype": dtype_name(base),
+            "bits": base.bits,
         },
         "seed": seed,
         "reference_seed": reference_seed,

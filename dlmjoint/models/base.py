@@ -40,6 +40,8 @@ class Base(ABC):
     """Columns a canvas may have."""
     device: torch.device
     tokenizer: PreTrainedTokenizerBase | None
+    bits: int | None = None
+    """Per weight, where the base was quantised."""
 
     @abstractmethod
     def predict(

@@ -1,8 +1,8 @@
 """The files of a model: where they lie, what they hold, read without reading all of them."""
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ SETTINGS = ("*.json", "*.txt", "*.jinja", "*.model")
 """Everything of a hub repository that is neither weights nor code."""
 FLOATING = ("F64", "F32", "F16", "BF16")
 """Element types a base's weights may be stored in, as safetensors names them."""
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Element types a base may be loaded as."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,13 @@ class ModelFiles:
 
         Raises LoadError that names what differs. Nothing but headers is read.
         """
-        wrong = {
-            "missing": sorted(expected.keys() - self.weights.keys()),
-            "unexpected": sorted(self.weights.keys() - expected.keys()),
-            "of another shape": [
-                f"{name} {self.weights[name].shape} instead of {tuple(shape)}"
-                for name, shape in expected.items()
-                if name in self.weights and self.weights[name].shape != tuple(shape)
-            ],
-        }
-        if any(wrong.values()):
-            told = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
-            raise LoadError(f"{self.name}: the weights do not fit the config. {told}")
+        found = {name: one.shape for name, one in self.weights.items()}
+        told = differences(expected, found)
+        if told:
+            raise LoadError(
+                f"{self.name}: the weights do not fit the config. {told}. Fetch the folder again, or "
+                "mend its config.json"
+            )
         odd = {name: one.dtype for name, one in self.weights.items() if one.dtype not in FLOATING}
         if odd:
             raise LoadError(
@@ -152,23 +149,62 @@ class ModelFiles:
                 f"{min(odd)}, are no floating-point weights; take the unquantised model"
             )
 
-    def rows(self, weights: Sequence[str], count: int) -> list[Tensor]:
-        """The first rows of some weights, and no more of the files than that."""
+    @contextmanager
+    def opened(self) -> Iterator[dict[str, Any]]:
+        """Every weight by its published name, as a slice that reads the weight when it is indexed.
+
+        Read, not memory-mapped: mapped pages would stay in the process's memory until the last
+        shard is done, so that loading bfloat16 files as float32, or onto a GPU, took the memory of
+        all shards beside the model's own.
+        """
         with ExitStack() as stack:
-            opened = {}
-            for file in {self.weights[name].file for name in weights}:
-                opened[file] = stack.enter_context(safe_open(file, "pt"))
-            return [opened[self.weights[w].file].get_slice(w)[:count].clone() for w in weights]
+            files = {one.file for one in self.weights.values()}
+            handles = {
+                file: stack.enter_context(safe_open(file, "pt", backend="pread")) for file in files
+            }
+            yield {name: handles[one.file].get_slice(name) for name, one in self.weights.items()}
+
+    def read(self, weights: Sequence[str], rows: int | None = None) -> list[Tensor]:
+        """Some weights, or their first rows, and no more of the files than that.
+
+        Raises LoadError if the folder has no such weight.
+        """
+        absent = [name for name in weights if name not in self.weights]
+        if absent:
+            raise LoadError(f"{self.name} has no weight {absent[0]}; fetch the folder again")
+        lengths = [self.weights[name].shape[0] for name in weights]
+        with self.opened() as slices:
+            # safetensors, unlike torch, refuses a slice that ends behind the last row.
+            return [
+                slices[name][: length if rows is None else min(rows, length)]
+                for name, length in zip(weights, lengths, strict=True)
+            ]
+
+
+def differences(
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]
+) -> str | None:
+    """How the names and shapes of weights differ, in words; None if they do not."""
+    wrong = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {tuple(found[name])} instead of {tuple(shape)}"
+            for name, shape in expected.items()
+            if name in found and tuple(found[name]) != tuple(shape)
+        ],
+    }
+    told = [f"{kind}: {_some(names)}" for kind, names in wrong.items() if names]
+    return "; ".join(told) or None
 
 
 def torch_dtype(name: str) -> torch.dtype:
     """The floating-point type of a torch name. Raises ConfigError for any other."""
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    if name not in DTYPES:
         raise ConfigError(
-            f"dtype {name!r} is no floating-point torch dtype; try float32 or bfloat16"
+            f"a base cannot be loaded as {name!r}: give one of {', '.join(DTYPES)} as dtype"
         )
-    return found
+    return getattr(torch, name)
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

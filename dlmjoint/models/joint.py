@@ -4,7 +4,7 @@ ADJUST (arXiv 2509.22738, section 4) is the same module; weights under its names
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.base import Base
+from dlmjoint.models.files import ModelFiles, differences
 from dlmjoint.models.load import find_family
 from dlmjoint.models.transformer import TransformerBase, attention_mask
 
@@ -113,6 +114,36 @@ class JointSampler(PreTrainedModel):
         return hidden + self.gain(update)
 
     @classmethod
+    def over(
+        cls,
+        config: PreTrainedConfig,
+        *,
+        name: str,
+        revision: str | None,
+        fingerprint: str,
+    ) -> "JointSampler":
+        """A sampler with random weights over a base that need not be in memory."""
+        values = json.loads(config.to_json_string(use_diff=False))
+        for key in ("_name_or_path", "quantization_config"):  # of one loading, not of the base
+            values.pop(key, None)
+        return cls(
+            JointSamplerConfig(
+                base_name=name,
+                base_revision=revision,
+                base_fingerprint=fingerprint,
+                base_config=values,
+            )
+        )
+
+    @classmethod
+    def _over(cls, base: TransformerBase) -> "JointSampler":
+        sampler = cls.over(
+            base.config, name=base.name, revision=base.revision, fingerprint=base.fingerprint
+        )
+        nn.Module.to(sampler, base.device)
+        return sampler
+
+    @classmethod
     def from_base(
         cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1
     ) -> "JointSampler":
@@ -120,44 +151,45 @@ class JointSampler(PreTrainedModel):
 
         `mix` weighs embedding and hidden state alike in the projection, `gain` is the output's
         scale. From here the layer learns several times faster than from a random start
-        (CHANGELOG, Numbers).
+        (CHANGELOG, Numbers). Raises LoadError if the files of a quantised base are gone: its block
+        is read from them in full precision.
         """
-        sampler = cls(
-            JointSamplerConfig(
-                base_name=base.name,
-                base_revision=base.revision,
-                base_fingerprint=base.fingerprint,
-                base_config=json.loads(base.config.to_json_string(use_diff=False)),
-            )
-        )
-        sampler.block.load_state_dict(base.network.model.layers[-1].state_dict())
+        sampler = cls._over(base)
+        sampler.block.load_state_dict(_last_block(base, list(sampler.block.state_dict())))
         with torch.no_grad():
             identity = torch.eye(base.hidden_size)
             sampler.project.weight.copy_(mix * torch.cat([identity, identity], dim=1))
             sampler.project.bias.zero_()
             sampler.gain.weight.fill_(gain)
-        nn.Module.to(sampler, base.device)
         return sampler.requires_grad_(True)
 
     @classmethod
     def from_adjust(cls, base: TransformerBase, state: Mapping[str, Tensor]) -> "JointSampler":
-        """A sampler with the weights of an ADJUST checkpoint (`drafter.*` names).
+        """A sampler with the weights of an ADJUST checkpoint; see `load_adjust`."""
+        return cls._over(base).load_adjust(state)
+
+    def load_adjust(self, state: Mapping[str, Tensor]) -> "JointSampler":
+        """The sampler itself, with the weights of an ADJUST checkpoint (`drafter.*` names).
 
         Raises MismatchError if names or shapes are not those of one shared layer over this base.
         """
-        sampler = cls.from_base(base)
         renamed = {}
         for name, tensor in state.items():
             inner = name.removeprefix("drafter.")
             theirs = next((prefix for prefix in ADJUST_NAMES if inner.startswith(prefix)), None)
             if theirs is None:
-                raise MismatchError(f"{name} is no weight of a one-layer ADJUST sampler")
+                raise MismatchError(
+                    f"{name} is no weight of a one-layer ADJUST sampler; several layers, a copy "
+                    "per depth (one_noshare) and other features are not built in"
+                )
             renamed[ADJUST_NAMES[theirs] + inner.removeprefix(theirs)] = tensor
-        try:
-            sampler.load_state_dict(renamed)
-        except RuntimeError as error:
-            raise MismatchError(f"the ADJUST weights do not fit {base.name}: {error}") from error
-        return sampler
+        told = differences(_shapes(self.state_dict()), _shapes(renamed))
+        if told:
+            raise MismatchError(
+                f"the ADJUST weights do not fit a sampler over {self.config.base_name}. {told}"
+            )
+        self.load_state_dict(renamed)
+        return self
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> "JointSampler":  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -187,3 +219,17 @@ class JointSampler(PreTrainedModel):
                 f"not to {base.name} (revision {base.revision}, weights {base.fingerprint}); "
                 "load that base, or train a sampler for this one"
             )
+
+
+def _last_block(base: TransformerBase, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """The weights of the base's last block; those of a quantised base are read from its files."""
+    blocks = base.network.model.layers
+    if base.bits is None:
+        return blocks[-1].state_dict()
+    files = ModelFiles.find(base.name, base.revision)
+    published = [base.published(f"model.layers.{len(blocks) - 1}.{name}") for name in names]
+    return dict(zip(names, files.read(published), strict=True))
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 import dlmjoint.models
 from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.models.files import ModelFiles, torch_dtype
-from dlmjoint.models.transformer import FINGERPRINT, FINGERPRINT_ROWS, TransformerBase
+from dlmjoint.models.transformer import EMBEDDING, FINGERPRINT, HEAD, TransformerBase
 
 log = logging.getLogger(__name__)
 
@@ -28,39 +28,55 @@ class Loading:
     device_map: str | dict[str, int | str] | None = None
     """`auto` spreads the layers over all GPUs; or module name to device, as in accelerate."""
     bits: Literal[4, 8] | None = None
-    """Quantise the frozen base with bitsandbytes; a joint sampler never is."""
+    """Quantise the frozen base's blocks with bitsandbytes (8: LLM.int8, 4: NF4); embedding, head
+    and a joint sampler never are. With 8, a batch shares the columns kept in half precision, so
+    that a row's logits depend on the other rows by about the error of quantisation."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
     """The attention kernel, by transformers' name."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.device_map, dict) and "disk" in self.device_map.values():
+            raise ConfigError(
+                "device_map puts modules on disk, where every forward would read them again: "
+                "quantise the base with bits, or give it more devices"
+            )
         if self.bits is not None and importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigError(
                 f"bits={self.bits} needs the bitsandbytes package: pip install bitsandbytes"
             )
 
+    @property
+    def placed(self) -> bool:
+        """Whether the base must stay where loading has put it."""
+        return self.device_map is not None or self.bits is not None
+
     def arguments(self, device: str, dtype: torch.dtype) -> dict[str, Any]:
         """What transformers' `from_pretrained` calls these settings."""
         quantized: dict[str, Any] = {}
         if self.bits is not None:
+            # It warns in every product that inputs are cast to float16.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
             quantized["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=self.bits == 8,
                 load_in_4bit=self.bits == 4,
                 bnb_4bit_compute_dtype=dtype,
+                bnb_4bit_quant_type="nf4",
                 llm_int8_skip_modules=["lm_head"],
             )
         return {
             "dtype": dtype,
-            # Weights go straight to their device, in their dtype, one by one.
+            # Weights go to their device as they are read, in their dtype, a few at a time.
             "device_map": {"": device} if self.device_map is None else self.device_map,
             "attn_implementation": self.attention,
             **quantized,
         }
 
 
-def find_family(model_type: str) -> type[TransformerBase]:
+def find_family(model_type: str, name: str = "the config") -> type[TransformerBase]:
     """The family that reads configs of this `model_type`: any `TransformerBase` in `dlmjoint.models`.
 
-    A new family is a new file there; nothing lists them. Raises ConfigError for an unknown one.
+    A new family is a new file there; nothing lists them. Raises ConfigError for an unknown one,
+    with the `name` of what asked for it.
     """
     found = {}
     for module in pkgutil.iter_modules(dlmjoint.models.__path__):
@@ -71,7 +87,8 @@ def find_family(model_type: str) -> type[TransformerBase]:
     found.pop(None, None)  # the shared class itself is no family
     if model_type not in found:
         raise ConfigError(
-            f"model_type {model_type!r} is no known family of bases; known: {sorted(map(str, found))}"
+            f"{name}: model_type {model_type!r} is no known family of bases; "
+            f"known: {', '.join(sorted(map(str, found)))}. Load a model of one of these"
         )
     return found[model_type]
 
@@ -86,66 +103,115 @@ def load_base(
     """The frozen base in a local folder or a hub repository.
 
     `dtype` is a torch name; CPUs without bfloat16 instructions want float32. `revision` pins a hub
-    commit. The weights are streamed shard by shard to their device. Raises LoadError if files are
-    missing, damaged or not what the config says, ConfigError for an unknown family or setting.
+    commit. Beside the weights themselves, host memory holds no more than the few on their way to
+    their device. Raises LoadError if files are missing, damaged or not what the config says,
+    ConfigError for an unknown family or setting.
     """
-    wanted = torch_dtype(dtype)
+    wanted, loading = torch_dtype(dtype), loading or Loading()
     files = ModelFiles.find(str(name), revision)
-    family = find_family(str(files.config.get("model_type")))
-    config = family.read_config(files.config)
+    family, config = read_config(files)
     files.check(family.shapes(config))
     tokenizer = family.load_tokenizer(files.folder)
     if tokenizer is None:
         log.warning("%s has no tokenizer files: prompts must be ids, answers stay ids", name)
-    arguments = (loading or Loading()).arguments(device, wanted)
-    try:
-        network = family.network_class.from_pretrained(files.folder, config=config, **arguments)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise LoadError(f"{name}: the weights do not load: {error}") from error
+    network = _network(files, family, config, loading.arguments(device, wanted))
     base = family(network, tokenizer, name=files.name, revision=files.revision)
+    base.bits = loading.bits
     check(base, wanted)
     return base
+
+
+def read_config(files: ModelFiles) -> tuple[type[TransformerBase], PreTrainedConfig]:
+    """The family of a folder and its config object. Raises as `load_base` does."""
+    family = find_family(str(files.config.get("model_type")), files.name)
+    return family, family.read_config(files.config)
+
+
+def fingerprint_names(family: type[TransformerBase], config: PreTrainedConfig) -> list[str]:
+    """The published names of the weights a fingerprint is taken of; a tied head is the embedding."""
+    tied = {HEAD: EMBEDDING} if config.tie_word_embeddings else {}
+    return [family.published(tied.get(name, name)) for name in FINGERPRINT]
+
+
+def _network(
+    files: ModelFiles,
+    family: type[TransformerBase],
+    config: PreTrainedConfig,
+    arguments: dict[str, Any],
+) -> PreTrainedModel:
+    try:
+        with files.opened() as weights:
+            network = family.network_class.from_pretrained(
+                None, config=config, state_dict=weights, **arguments
+            )
+    except ImportError as error:  # an attention kernel or a quantiser that is not installed
+        raise ConfigError(f"{files.name} cannot be loaded like this: {error}") from error
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise LoadError(f"{files.name}: the weights do not load: {error}") from error
+    network.config.name_or_path = files.name
+    return network
 
 
 def check(base: TransformerBase, dtype: torch.dtype) -> None:
     """Refuse a base that would compute nonsense without saying so.
 
     What can be compared without knowing the weights: the rotary table against its formula (a buffer
-    that no file holds; transformers once left it uninitialised), the weights' types, a tied or
-    untied head, special ids against vocabulary and tokenizer. Raises LoadError.
+    that no file holds; transformers once left it uninitialised), the weights' places, types and
+    numbers, a tied or untied head, special ids against vocabulary and tokenizer. Raises LoadError.
     """
-    network, config = base.network, base.config
-    table = network.model.rotary_emb.inv_freq.float().cpu()
-    formula = base.new_rotary(config).get_buffer("inv_freq")
+    _check_rotary(base)
+    _check_weights(base, dtype)
+    _check_ids(base)
+
+
+def _check_rotary(base: TransformerBase) -> None:
+    table = base.network.model.rotary_emb.inv_freq.float().cpu()
+    formula = base.new_rotary(base.config).get_buffer("inv_freq")
     if not torch.equal(table, formula):
         raise LoadError(
             f"{base.name}: the rotary table differs from its formula by up to "
             f"{float((table - formula).abs().max()):.2g}: loading left it uninitialised. Try the "
             "transformers version in constraints.txt"
         )
+
+
+def _check_weights(base: TransformerBase, dtype: torch.dtype) -> None:
+    network = base.network
     tied = network.lm_head.weight is network.model.embed_tokens.weight
-    if tied != bool(config.tie_word_embeddings):
+    if tied != bool(base.config.tie_word_embeddings):
         raise LoadError(
-            f"{base.name}: the head is {'' if tied else 'not '}tied, against its config"
+            f"{base.name}: the head is {'' if tied else 'not '}tied, against its config: fetch "
+            "config.json and weights again, from one place"
         )
-    for name in FINGERPRINT:
-        weight = network.get_parameter(name)
-        if weight.dtype != dtype:
-            raise LoadError(f"{base.name}: {name} was loaded as {weight.dtype}, not as {dtype}")
-        if not bool(weight[:FINGERPRINT_ROWS].isfinite().all()):
+    for name, weight in network.named_parameters():
+        if weight.is_meta:
+            raise LoadError(
+                f"{base.name}: there was no room for {name} on the devices of device_map: quantise "
+                "the base with bits, or give it more devices"
+            )
+        if name in FINGERPRINT and weight.dtype != dtype:
+            raise LoadError(
+                f"{base.name}: {name} was loaded as {weight.dtype}, not as {dtype}. Try the "
+                "transformers version in constraints.txt"
+            )
+        # The extremes are found without a copy of the weight, and are NaN if anything is.
+        if weight.is_floating_point() and not all(map(torch.isfinite, weight.detach().aminmax())):
             raise LoadError(
                 f"{base.name}: {name} holds numbers that are not finite in {dtype}: ask for "
                 "float32 or bfloat16, or fetch the weights again"
             )
+
+
+def _check_ids(base: TransformerBase) -> None:
     for kind, token_id in (("mask", base.mask_id), ("eos", base.eos_id), ("pad", base.pad_id)):
         if token_id is None or not 0 <= token_id < base.vocab_size:
             raise LoadError(
                 f"{base.name}: config.json gives {kind}_token_id={token_id}, expected an id below "
-                f"{base.vocab_size}"
+                f"{base.vocab_size}; mend the config"
             )
     known = None if base.tokenizer is None else base.tokenizer.mask_token_id
     if known is not None and known != base.mask_id:
         raise LoadError(
             f"{base.name}: the config's mask is id {base.mask_id}, the tokenizer's {known}: their "
-            "files do not belong together"
+            "files do not belong together; fetch them again, from one place"
         )

@@ -17,7 +17,8 @@ from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
-FINGERPRINT = ("model.norm.weight", "lm_head.weight", "model.embed_tokens.weight")
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+FINGERPRINT = ("model.norm.weight", HEAD, EMBEDDING)
 """The weights a fingerprint is taken of: the first rows of each. None of them is ever quantised."""
 FINGERPRINT_ROWS = 256
 

@@ -19,7 +19,7 @@ from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.models.load import load_base
+from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_provenance
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.prompts import Prompts
@@ -128,6 +128,7 @@ def generate(
     devices: int | str = 1,
     num_nodes: int = 1,
     strategy: str = "auto",
+    loading: Loading | None = None,
 ) -> TrajectoryStore:
     """Draw exact trajectories, one token per base forward, into a folder of Parquet shards.
 
@@ -150,6 +151,7 @@ def generate(
         devices: processes on this machine, as Lightning's Trainer takes it.
         num_nodes: machines.
         strategy: Lightning strategy; `ddp` for several processes.
+        loading: how the base comes into memory: device_map, bits, attention.
     """
     for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
         if value < 1:
@@ -165,7 +167,7 @@ def generate(
         enable_model_summary=False,
         callbacks=[RichProgressBar(), writer],
     )
-    model = load_base(base, str(trainer.strategy.root_device), dtype, revision)
+    model = load_base(base, str(trainer.strategy.root_device), dtype, revision, loading)
     rows = prompts.ids(model)
     # Refuses prompts that are too long before any work is done; the longest one tells.
     model.canvas([max(rows, key=len)], max_new_tokens)

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
+from dlmjoint.convert import convert
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "score": score,
     "compare": compare,
     "calibrate": calibrate,
+    "convert": convert,
 }
 
 

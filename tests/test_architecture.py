@@ -13,7 +13,7 @@ RANKS = [
     {"trajectories"},
     {"sampling"},
     {"tiny"},
-    {"distill", "evaluation"},
+    {"distill", "evaluation", "convert"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,14 +1,17 @@
 """The main job, end to end, by its commands: trajectories, a fitted sampler, a table."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from dlmjoint import cli
+from dlmjoint.models.llada import LladaConfig, LladaNetwork
 from tests.conftest import CHECKPOINTS, GOLDEN
-
-BASE = GOLDEN / "dream"
 
 GENERATE = """
 base: {base}
@@ -44,10 +47,48 @@ tasks:
 """
 
 
-def test_generate_fit_and_eval_work_together(tmp_path: Path) -> None:
+def _dream(folder: Path) -> Path:
+    return GOLDEN / "dream"
+
+
+def _llada(folder: Path) -> Path:
+    """A random LLaDA with a tokenizer of bytes, as published: beginning-of-text is known to the
+    tokenizer alone, and there are more logits than tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end, begin, mask = "<|endoftext|>", "<|startoftext|>", "<|mdm_mask|>"
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=end, mask_token=mask
+    )
+    fast.save_pretrained(folder)
+    config = LladaConfig(
+        vocab_size=272,
+        d_model=32,
+        mlp_hidden_size=64,
+        n_layers=2,
+        n_heads=4,
+        max_sequence_length=64,
+        init_std=0.3,
+        mask_token_id=fast.mask_token_id,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LladaNetwork(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", [_dream, _llada])
+def test_generate_fit_and_eval_work_together(
+    tmp_path: Path, family: Callable[[Path], Path]
+) -> None:
+    base = family(tmp_path / "base")
     for verb, text in (("generate", GENERATE), ("fit", FIT), ("eval", EVAL)):
         config = tmp_path / f"{verb}.yaml"
-        config.write_text(text.format(base=BASE, root=tmp_path))
+        config.write_text(text.format(base=base, root=tmp_path))
         cli.main([verb, "--config", str(config)])
     scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
     assert set(scores) == {"decoders", "ceiling", "provenance"}

@@ -21,6 +21,7 @@ from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
 from dlmjoint.provenance import write_text
+from dlmjoint.show.command import sample
 from dlmjoint.trajectories.generate import generate
 
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "score": score,
     "compare": compare,
     "calibrate": calibrate,
+    "sample": sample,
     "convert": convert,
 }
 
@@ -77,7 +79,7 @@ def run(
         values.pop("config", None)
         command(**values)
         folder = settings.get("output") or settings.get("run_dir")
-        if folder is not None:
+        if folder is not None and Path(str(folder)).is_dir():  # a file has its settings inside
             write_text(Path(str(folder)) / "config.yaml", resolved)
 
     _one_line_errors(call)

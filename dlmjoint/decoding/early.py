@@ -34,11 +34,12 @@ class OneShot(Fill):
 
 @dataclass(frozen=True)
 class Coherent(Fill):
-    """The answer at once, from the base; the rest in the policy's order by sampler passes, so that
-    the text around the answer is written token given token (ours, not in the paper)."""
+    """The rest of a row in the policy's order by sampler passes, so that it is written token given
+    token (ours, not in the paper). Where the answer is only a part of what is left, it is written
+    first and at once, by the base that was sure of it."""
 
     tokens_per_pass: int = 1
-    """Written after each sampler pass; 1 is the most coherent."""
+    """Written between two sampler passes; 1 is the most coherent."""
     needs_sampler = True
 
     def __post_init__(self) -> None:
@@ -46,18 +47,21 @@ class Coherent(Fill):
             raise ConfigError(f"tokens_per_pass is {self.tokens_per_pass}, expected at least 1")
 
     def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
-        """As many passes as it takes. Other rows' predictions stay what they are."""
-        kept = turn.prediction
-        turn.fill(turn.canvas.masked & answer & rows[:, None])
+        """As many passes as it takes."""
+        partly = rows & (turn.canvas.masked & ~answer).any(-1)
+        known = turn.canvas.masked & answer & partly[:, None]
+        turn.fill(known)
+        begun = known.any(-1)  # the base's prediction is out of date there
         while bool((left := turn.canvas.masked & rows[:, None]).any()):
-            turn.improve(left.any(-1))
+            if bool((stale := begun & left.any(-1)).any()):
+                turn.improve(stale)
             for _ in range(self.tokens_per_pass):
                 left = turn.canvas.masked & rows[:, None]
                 cells = turn.next(rows, left)
                 chosen = torch.zeros_like(left)
                 chosen[cells.rows, cells.columns] = True
                 turn.fill(chosen)
-        turn.restore(kept)
+            begun = rows
 
 
 class EarlyCommit(ABC):

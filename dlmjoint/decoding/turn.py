@@ -1,7 +1,6 @@
 """One base forward being turned into commits: the desk that schedules, early rules and guides share."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,15 +45,19 @@ class Turn:
     canvas: Canvas
     """As it is now, with this turn's commits."""
     prediction: Prediction
-    """What is known about it: the base's, or the sampler's after `improve`."""
+    """What is known about it: the base's, or the sampler's in rows that were improved."""
     commits: list[Commit] = field(default_factory=list)
     passes: Int[Tensor, " B"] = field(init=False)
     """Sampler passes spent on each row in this turn."""
-    writer: Literal["base", "sampler", "fill"] = field(default="base", init=False)
+    improved: Bool[Tensor, " B"] = field(init=False)
+    """Rows whose prediction is the sampler's."""
 
     def __post_init__(self) -> None:
         self.passes = torch.zeros_like(self.canvas.tokens[:, 0])
-        self._forget()
+        self.improved = torch.zeros_like(self.passes, dtype=torch.bool)
+        shape, device = self.canvas.tokens.shape, self.canvas.tokens.device
+        self._rank = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
+        self._ranked = torch.zeros(shape, dtype=torch.bool, device=device)
         self.drafting()
 
     def open(self) -> Bool[Tensor, "B L"]:
@@ -78,7 +81,8 @@ class Turn:
         draw, places = self.draw, cells.columns - self.canvas.response.start
         tokens = draw.pick(cells.log_probs, cells.rows, places, self.noise)
         log_probs = cells.log_probs.gather(-1, tokens[:, None]).squeeze(-1)
-        return self.write(Commit(cells.rows, cells.columns, tokens, log_probs, self.writer))
+        writer = self.refine.writer if bool(self.improved[cells.rows].any()) else "base"
+        return self.write(Commit(cells.rows, cells.columns, tokens, log_probs, writer))
 
     def fill(self, cells: Bool[Tensor, "B L"]) -> Commit:
         """Write the most probable token into every one of these cells."""
@@ -94,13 +98,15 @@ class Turn:
         return commit
 
     def improve(self, rows: Bool[Tensor, " B"]) -> None:
-        """Renew the prediction after commits, by one sampler pass where there is a sampler; `rows`
-        are those it is done (and counted) for."""
+        """Renew the prediction of some rows after commits, by one sampler pass where there is a
+        sampler. The other rows keep theirs."""
         renewed = self.refine(self.base, self.prediction, self.canvas)
         self.passes = self.passes + self.refine.passes * rows
         if renewed is not self.prediction:
-            self.prediction, self.writer = renewed, self.refine.writer
-            self._forget()
+            hidden = torch.where(rows[:, None, None], renewed.hidden, self.prediction.hidden)
+            self.prediction = Prediction(hidden, self.prediction.fresh)
+            self.improved |= rows
+            self._ranked &= ~rows[:, None]
 
     def log_probs(
         self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]
@@ -113,12 +119,6 @@ class Turn:
         rows, columns = cells.nonzero(as_tuple=True)
         certain = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
         return self.write(Commit(rows, columns, tokens[rows, 0], certain, "fill"))
-
-    def restore(self, prediction: Prediction) -> None:
-        """Go back to the base's prediction, after a fill that improved it for its own rows."""
-        if self.prediction is not prediction:
-            self.prediction, self.writer = prediction, "base"
-            self._forget()
 
     def drafting(self) -> None:
         """From here on commits are drafts: `keep_first` may take them back."""
@@ -150,11 +150,6 @@ class Turn:
             ranks = self.order.rank(self.log_probs(*some), some[0], places, self.noise)
             self._rank[some] = ranks.double()
         self._ranked |= cells
-
-    def _forget(self) -> None:
-        shape, device = self.canvas.tokens.shape, self.canvas.tokens.device
-        self._rank = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
-        self._ranked = torch.zeros(shape, dtype=torch.bool, device=device)
 
 
 def first_block(canvas: Canvas, block_length: int) -> Bool[Tensor, "B L"]:

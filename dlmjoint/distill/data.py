@@ -1,6 +1,6 @@
 """Trajectories as training batches: a stream that is a pure function of (seed, batch number)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,24 @@ from torch.utils.data import Dataset as MapDataset
 
 from dlmjoint.distill.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, DataError
+from dlmjoint.models.base import Base
 from dlmjoint.random import derive_seed
 from dlmjoint.trajectories.store import Manifest, TrajectoryStore
 from dlmjoint.types import Trajectory
 
 
 class Windows(MapDataset[UnrollBatch]):
-    """Batch number t: trajectories and start states drawn uniformly, by (seed, t) alone.
+    """Batch number t: one source, then its trajectories and start states, drawn uniformly by
+    (seed, t) alone.
 
-    Every process draws the whole batch and keeps its own rows, so the union over processes is the
-    same for any number of them.
+    A source - the trajectories of one folder - is drawn by its share of all trajectories; a batch
+    is of one source, since folders may differ in length. Every process draws the whole batch and
+    keeps its own rows, so the union over processes is the same for any number of them.
     """
 
     def __init__(
         self,
-        trajectories: list[Trajectory],
+        sources: Sequence[Sequence[Trajectory]],
         manifest: Manifest,
         *,
         batch_size: int,
@@ -34,19 +37,23 @@ class Windows(MapDataset[UnrollBatch]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.trajectories, self.manifest = trajectories, manifest
+        self.sources, self.manifest = sources, manifest
         self.batch_size, self.window, self.seed = batch_size, window, seed
         self.rank, self.world_size = rank, world_size
 
     def __getitem__(self, number: int) -> UnrollBatch:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, "windows"))
         size = (self.batch_size,)
-        chosen = torch.randint(len(self.trajectories), size, generator=generator)
-        steps = self.manifest.max_new_tokens
+        sizes = torch.tensor([len(source) for source in self.sources], dtype=torch.float64)
+        trajectories = self.sources[0]
+        if len(self.sources) > 1:
+            trajectories = self.sources[int(sizes.multinomial(1, generator=generator))]
+        chosen = torch.randint(len(trajectories), size, generator=generator)
+        steps = len(trajectories[0].order)
         starts = torch.randint(2 - self.window, steps - 1, size, generator=generator)
         mine = slice(self.rank, None, self.world_size)
         return collate(
-            [self.trajectories[i] for i in chosen[mine].tolist()],
+            [trajectories[i] for i in chosen[mine].tolist()],
             starts[mine].tolist(),
             self.window,
             self.manifest.mask_id,
@@ -83,7 +90,7 @@ class Fixed(MapDataset[UnrollBatch]):
 
 
 class TrajectoryData(L.LightningDataModule):
-    """The trajectories of one folder, split into training and validation by example id.
+    """The trajectories of one or more folders, each split into training and validation by example id.
 
     Training data has no epochs: it is an endless stream, so `trainer.max_steps` ends the run. A
     resumed run continues with the batch after the last one trained on.
@@ -91,7 +98,7 @@ class TrajectoryData(L.LightningDataModule):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | list[Path],
         batch_size: int = 32,
         window: int = 6,
         val_fraction: float = 0.05,
@@ -100,7 +107,8 @@ class TrajectoryData(L.LightningDataModule):
     ) -> None:
         """
         Args:
-            path: folder written by `dlmjoint generate`.
+            path: folder written by `dlmjoint generate`, or several: batches then come from each by
+                its share of the trajectories.
             batch_size: trajectories per batch, over all processes.
             window: consecutive states W per trajectory; W - 1 is the deepest unroll.
             val_fraction: share of the trajectories, the last ones, held out.
@@ -112,37 +120,51 @@ class TrajectoryData(L.LightningDataModule):
             raise ConfigError(f"window is {window}, expected at least 2 states")
         if not 0 < val_fraction < 1:
             raise ConfigError(f"val_fraction is {val_fraction}, expected between 0 and 1")
-        self.path, self.batch_size, self.window = path, batch_size, window
+        self.paths = path if isinstance(path, list) else [path]
+        if not self.paths:
+            raise ConfigError("path names no folder of trajectories")
+        self.batch_size, self.window = batch_size, window
         self.val_fraction, self.val_batches, self.seed = val_fraction, val_batches, seed
         self.first_batch = 0
-        self.trajectories: list[Trajectory] = []
+        self.sources: list[list[Trajectory]] = []
 
     def setup(self, stage: str) -> None:
-        """Read the trajectories."""
-        if self.trajectories:
+        """Read the trajectories. Raises DataError if a folder holds too few, ConfigError if they are
+        shorter than a window."""
+        if self.sources:
             return
-        self.store = TrajectoryStore.open(self.path)
-        if self.window > self.store.manifest.max_new_tokens:
-            raise ConfigError(
-                f"window is {self.window}, but trajectories have "
-                f"{self.store.manifest.max_new_tokens} steps"
-            )
-        self.trajectories = self.store.trajectories()
-        self.held_out = max(1, round(self.val_fraction * len(self.trajectories)))
-        if self.held_out >= len(self.trajectories):
-            raise DataError(f"{self.path} holds {len(self.trajectories)} trajectories: too few")
+        self.stores = [TrajectoryStore.open(path) for path in self.paths]
+        for store in self.stores:
+            trajectories = store.trajectories()
+            if self._held_out(trajectories) >= len(trajectories):
+                raise DataError(f"{store.folder} holds {len(trajectories)} trajectories: too few")
+            steps = len(trajectories[0].order)
+            if self.window > steps:
+                raise ConfigError(
+                    f"window is {self.window}, but trajectories of {store.folder} have {steps} steps"
+                )
+            self.sources.append(trajectories)
+
+    def check(self, base: Base) -> None:
+        """Raise MismatchError unless every folder was drawn from this base."""
+        for store in self.stores:
+            store.check(base)
+
+    def _held_out(self, trajectories: Sequence[Trajectory]) -> int:
+        return max(1, round(self.val_fraction * len(trajectories)))
 
     def train_dataloader(self) -> DataLoader[UnrollBatch]:
         """The endless stream, from where a resumed run stopped."""
-        windows = self._windows(self.trajectories[: -self.held_out], self.seed)
-        return DataLoader(Stream(windows, self.first_batch), batch_size=None)
+        kept = [source[: -self._held_out(source)] for source in self.sources]
+        return DataLoader(Stream(self._windows(kept, self.seed), self.first_batch), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[UnrollBatch]:
         """The same batches every time."""
-        windows = self._windows(self.trajectories[-self.held_out :], derive_seed(self.seed, "val"))
+        kept = [source[-self._held_out(source) :] for source in self.sources]
+        windows = self._windows(kept, derive_seed(self.seed, "val"))
         return DataLoader(Fixed(windows, self.val_batches), batch_size=None)
 
-    def _windows(self, trajectories: list[Trajectory], seed: int) -> Windows:
+    def _windows(self, sources: Sequence[Sequence[Trajectory]], seed: int) -> Windows:
         assert self.trainer is not None
         world_size = self.trainer.world_size
         if self.batch_size % world_size:
@@ -150,8 +172,8 @@ class TrajectoryData(L.LightningDataModule):
                 f"batch_size is {self.batch_size}, expected a multiple of the {world_size} processes"
             )
         return Windows(
-            trajectories,
-            self.store.manifest,
+            sources,
+            self.stores[0].manifest,
             batch_size=self.batch_size,
             window=self.window,
             seed=seed,

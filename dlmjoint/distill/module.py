@@ -102,7 +102,7 @@ class Distillation(L.LightningModule):
         """Check that data and base belong together, and bring the base to this process's device."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, TrajectoryData):
-            data.store.check(self.base)
+            data.check(self.base)
             if data.window <= self.depth:
                 raise ConfigError(
                     f"window is {data.window}: a depth of {self.depth} needs {self.depth + 1} states"

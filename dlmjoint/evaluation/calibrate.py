@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import entropy
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Region, Staged, mean_gap
+from dlmjoint.decoding.prophet import Prophet, Staged, mean_gap
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation import generations
@@ -79,21 +78,24 @@ def read_recorded(path: Path, most: int) -> list[Trajectory]:
 def replay(
     base: Base,
     trajectories: list[Trajectory],
-    region: Region,
+    prophet: Prophet,
+    policy: Policy,
     answer: Callable[[Trajectory], object],
 ) -> Replay:
     """Gaps and flips at every step of every trajectory, one base forward per step.
 
-    `answer` reads a finished trajectory; an answer that cannot be read counts as one of its own.
+    The gap is of the rule's region, a row is filled as the rule would fill it, by the sampler of
+    `policy` (prepared) if it needs one. `answer` reads a finished trajectory; an answer that cannot
+    be read counts as one of its own.
     """
-    policy = Policy(draw=Draw(temperature=0.0)).prepare(base)
     gaps, flips = [], []
     for start in range(0, len(trajectories), BATCH):
         part = trajectories[start : start + BATCH]
         final = [answer(trajectory) for trajectory in part]
         for turn in _turns(base, part, policy):
-            gaps.append(mean_gap(turn, region.cells(turn.canvas)).cpu().numpy())
-            turn.fill(turn.canvas.masked)
+            region = prophet.region.cells(turn.canvas)
+            gaps.append(mean_gap(turn, region).cpu().numpy())
+            prophet.fill(turn, turn.canvas.masked.any(-1), region)
             filled = turn.canvas.tokens[:, turn.canvas.response].cpu()
             read = [answer(replace(t, response=r)) for t, r in zip(part, filled, strict=True)]
             flips.append(np.array([a != b for a, b in zip(read, final, strict=True)]))

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Region, WholeResponse
+from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
 from dlmjoint.evaluation.compare import compare as compare_runs
 from dlmjoint.evaluation.report import report
@@ -88,7 +88,7 @@ def calibrate(
     base: str,
     trajectories: Path,
     flip_rate: float = 0.01,
-    region: Region | None = None,
+    prophet: Prophet | None = None,
     task: Task | None = None,
     policy: Policy | None = None,
     depth: int = 7,
@@ -105,10 +105,10 @@ def calibrate(
         trajectories: a folder of `dlmjoint generate`, or an exact decoder's generations file of an
             evaluation; greedy ones for Prophet.
         flip_rate: share of answers that may change by stopping early.
-        region: where the answer is expected; the whole response by default.
+        prophet: the rule to calibrate: its region (the whole response by default) and its fill.
         task: whose extraction says what an answer is; the whole text by default.
-        policy: whose next tokens a `Budget` is to price, as it draws them (marginals by default, a
-            sampler under `refine`).
+        policy: the decoder: its sampler fills, where the fill needs one, and its next tokens are
+            what a `Budget` is to price (marginals by default, a sampler under `refine`).
         depth: tokens after the first that are priced.
         n: trajectories used, at most; half of them choose, half measure.
         output: also write the result there, as JSON.
@@ -119,9 +119,10 @@ def calibrate(
     loaded = load_base(base, device, dtype, revision)
     recorded = read_recorded(trajectories, n)
     answer = answer_of(loaded, task)
-    found = choose(replay(loaded, recorded, region or WholeResponse(), answer), flip_rate)
-    priced = (policy or Policy()).prepare(loaded)
-    rate = [round(value, 4) for value in price_per_nat(loaded, priced, recorded, depth)]
+    decoder = (policy or Policy()).prepare(loaded)
+    replayed = replay(loaded, recorded, prophet or Prophet(), decoder, answer)
+    found = choose(replayed, flip_rate)
+    rate = [round(value, 4) for value in price_per_nat(loaded, decoder, recorded, depth)]
     levels = {name: getattr(found.threshold, name) for name in ("high", "mid", "low")}
     result = {
         "prophet": {

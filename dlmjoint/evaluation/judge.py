@@ -1,11 +1,9 @@
 """Judges: autoregressive models from a folder or the hub that look at texts."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +11,11 @@ from huggingface_hub.errors import HFValidationError
 from jaxtyping import Bool, Int
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from dlmjoint.errors import DataError, LoadError
-from dlmjoint.models.dream import Dream
+from dlmjoint.models.causal import any_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +79,11 @@ def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 def _load(kind: Any, name: str, device: str) -> Judge:
     try:
         with _quiet():
-            tokenizer = _tokenizer(name)
+            tokenizer = any_tokenizer(name)
             model = kind.from_pretrained(name)
     except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
         raise LoadError(f"the judge {name} does not load: {error}") from error
     return Judge(name, model.to(device).eval().requires_grad_(False), tokenizer)
-
-
-def _tokenizer(name: str) -> Any:
-    """Dream's tokenizer class is remote code transformers does not know; ours reads its files."""
-    settings = Path(name) / "tokenizer_config.json"
-    if (
-        settings.exists()
-        and json.loads(settings.read_text())["tokenizer_class"] == "DreamTokenizer"
-    ):
-        return Dream.load_tokenizer(Path(name))
-    return AutoTokenizer.from_pretrained(name)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.plot import draw_quality
 from dlmjoint.evaluation.records import Generation
-from dlmjoint.evaluation.table import DETAILS, table_of
+from dlmjoint.evaluation.table import COSTS, DETAILS, table_of
 from dlmjoint.provenance import write_text
 
 SAMPLES = 3
@@ -45,13 +45,15 @@ details { margin: .75rem 0; } summary { cursor: pointer; font-weight: 600; }
 
 
 def report(run_dir: Path) -> RichTable:
-    """Write `quality.png` and `report.html` of a scored run; return the table for the terminal.
+    """Write `quality.png`, `table.md` and `report.html` of a scored run; return the table for the
+    terminal.
 
     Raises DataError if the run was not scored.
     """
     scores = read_scores(run_dir)
     picture = run_dir / "quality.png"
     drawn = draw_quality(scores, picture)
+    write_text(run_dir / "table.md", table_of({"": scores}, costs=COSTS).markdown())
     write_text(run_dir / "report.html", _page(run_dir, scores, picture if drawn else None))
     return table_of({"": scores}, leave_out=DETAILS).rich()
 
@@ -75,7 +77,7 @@ def _page(run_dir: Path, scores: Mapping[str, Any], picture: Path | None) -> str
         f"{escape(scores['provenance']['created'])}, {escape(scores['provenance']['hardware'])}</p>",
         '<h2>Scores</h2><p class="note">Small print: 95 % intervals. NLL and trajectory KL in nats '
         "per token, lower is better; the ceiling is a second exact sample.</p>",
-        f'<div class="scroll">{table_of({"": scores}).html()}</div>',
+        f'<div class="scroll">{table_of({"": scores}, costs=COSTS).html()}</div>',
         "" if picture is None else f"<h2>Quality and speed</h2>{_image(picture)}",
         f"<h2>Samples</h2>{_samples(run_dir, scores)}",
         "<h2>Configuration</h2>",

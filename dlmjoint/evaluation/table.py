@@ -15,6 +15,16 @@ DETAILS = ("agreement_grammar", "agreement_faithful", "answered")
 TITLES = {"mauve": "MAUVE", "nll": "NLL", "trajectory_kl": "trajectory KL"}
 """Headings that are not simply the metric's name."""
 
+COST_TITLES = {
+    "base_forwards": "base forwards",
+    "columns": "columns computed",
+    "sampler_passes": "sampler passes",
+    "guide_passes": "guide passes",
+    "tokens_per_forward": "tokens / forward",
+    "tokens_per_second": "tokens / s",
+}
+"""Headings of costs."""
+
 SHORT = {
     "arithmetic": "arith",
     "accuracy": "acc.",
@@ -88,7 +98,17 @@ class Table:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def table_of(scores: Mapping[str, Mapping[str, Any]], leave_out: Sequence[str] = ()) -> Table:
+SPEED = ("tokens_per_forward", "tokens_per_second")
+"""The costs every table has."""
+COSTS = ("base_forwards", "columns", "sampler_passes", "guide_passes", *SPEED)
+"""Everything a decoding spends; counts are per example."""
+
+
+def table_of(
+    scores: Mapping[str, Mapping[str, Any]],
+    leave_out: Sequence[str] = (),
+    costs: Sequence[str] = SPEED,
+) -> Table:
     """The table of one or several runs, by the run's name ("" for none)."""
     rows = {
         f"{run}/{name}" if run else name: part
@@ -106,10 +126,10 @@ def table_of(scores: Mapping[str, Mapping[str, Any]], leave_out: Sequence[str] =
     )
     cells = [
         [_cell(part["tasks"].get(task, {}).get(metric)) for task, metric in keys]
-        + [_cost_cell(part, key) for key in ("tokens_per_forward", "tokens_per_second")]
+        + [_cost_cell(part, key) for key in costs]
         for part in rows.values()
     ]
-    headings = [*_headings(keys), "tokens / forward", "tokens / s"]
+    headings = [*_headings(keys), *(COST_TITLES[key] for key in costs)]
     return Table(headings, list(rows), cells)
 
 
@@ -140,7 +160,11 @@ def _cell(score: Mapping[str, float] | None) -> Cell | None:
 
 
 def _cost_cell(part: Mapping[str, Any], key: str) -> Cell | None:
-    return Cell(part["cost"][key]) if key in part["cost"] else None
+    """Counts per example: those of two runs of different size compare."""
+    cost = part["cost"]
+    if key not in cost:
+        return None
+    return Cell(cost[key] if key in SPEED else cost[key] / cost["examples"])
 
 
 def _rich_cell(cell: Cell | None) -> Text:

@@ -1,5 +1,6 @@
 """An autoregressive model beside a base: it reads the same canvas, in the base's ids."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from transformers import (
 from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.dream import Dream
+from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.transformer import fingerprint
 from dlmjoint.types import Canvas, Prediction
 
@@ -94,8 +97,8 @@ class Autoregressive(Base):
         load, ConfigError if the vocabularies have less than half of the base's tokens in common.
         """
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype(dtype))
+            tokenizer = any_tokenizer(str(name))
         except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
             raise LoadError(f"the model {name} does not load: {error}") from error
         if getattr(model.config, "final_logit_softcapping", None):
@@ -159,6 +162,17 @@ class Autoregressive(Base):
         """Hash of some rows of head and embedding."""
         embedding = self.model.get_input_embeddings().get_parameter("weight")
         return fingerprint([self.head.weight, embedding])
+
+
+def any_tokenizer(name: str) -> Any:
+    """The tokenizer of a folder or hub repository, also of a Dream's: its class is remote code that
+    transformers does not know, its files are ours to read."""
+    settings = Path(name) / "tokenizer_config.json"
+    if settings.exists():
+        kind = json.loads(settings.read_text()).get("tokenizer_class")
+        if kind == "DreamTokenizer":
+            return Dream.load_tokenizer(Path(name))
+    return AutoTokenizer.from_pretrained(name)
 
 
 def id_map(base: Base, tokenizer: PreTrainedTokenizerBase, name: str) -> Int[Tensor, " V"]:

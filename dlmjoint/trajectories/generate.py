@@ -119,6 +119,7 @@ def generate(
     max_new_tokens: int = 128,
     draw: Draw | None = None,
     order: Order | None = None,
+    block_length: int | None = None,
     batch_size: int = 64,
     shard_size: int = 256,
     seed: int = 0,
@@ -142,6 +143,8 @@ def generate(
         max_new_tokens: response columns N; also the number of forwards.
         draw: temperature, top-p and further forbidden ids.
         order: which column comes next; the lowest entropy by default.
+        block_length: draw in blocks of this many columns, left to right, where the sampler is to be
+            used so.
         batch_size: rows decoded together.
         shard_size: examples per file.
         seed: of all draws.
@@ -171,7 +174,7 @@ def generate(
     rows = prompts.ids(model)
     # Refuses prompts that are too long before any work is done; the longest one tells.
     model.canvas([max(rows, key=len)], max_new_tokens)
-    policy = Policy(order=order or LowEntropy(), draw=draw or Draw())
+    policy = Policy(order=order or LowEntropy(), draw=draw or Draw(), block_length=block_length)
     manifest = _manifest(model, policy, rows, max_new_tokens, shard_size, seed)
     writer.store = store = TrajectoryStore.create(output, manifest)
     missing = store.missing()

@@ -135,7 +135,7 @@ def test_the_unroll_is_the_sampler_applied_along_the_states(
 def _windows(folder: Path, **settings) -> Windows:
     store = TrajectoryStore.open(folder)
     arguments = {"batch_size": 4, "window": 3, "seed": 0} | settings
-    return Windows(store.trajectories(), store.manifest, **arguments)
+    return Windows([store.trajectories()], store.manifest, **arguments)
 
 
 def test_processes_share_out_the_same_batch(folder: Path) -> None:
@@ -148,6 +148,42 @@ def test_batches_are_drawn_by_seed_and_number(folder: Path) -> None:
     assert torch.equal(_windows(folder)[3].states, _windows(folder)[3].states)
     assert not torch.equal(_windows(folder)[3].states, _windows(folder)[4].states)
     assert not torch.equal(_windows(folder)[3].states, _windows(folder, seed=1)[3].states)
+
+
+def test_several_folders_are_drawn_by_their_shares_and_a_batch_is_of_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = generate(
+        BASE,
+        tmp_path,
+        Unconditional(len(TrajectoryStore.open(folder).trajectories()) // 3),
+        max_new_tokens=9,
+        block_length=3,
+        device="cpu",
+    )
+    store = TrajectoryStore.open(folder)
+    windows = Windows(
+        [store.trajectories(), other.trajectories()],
+        store.manifest,
+        batch_size=2,
+        window=3,
+        seed=0,
+    )
+    lengths = [windows[t].response.stop - windows[t].response.start for t in range(200)]
+    assert set(lengths) == {9, store.manifest.max_new_tokens}
+    assert 25 < lengths.count(9) < 75  # a quarter of 200, within five standard deviations
+
+
+def test_trajectories_in_blocks_finish_one_block_before_the_next(tmp_path: Path) -> None:
+    store = generate(
+        BASE,
+        tmp_path,
+        Unconditional(3),
+        max_new_tokens=6,
+        block_length=3,
+        device="cpu",
+    )
+    assert all(sorted(t.order[:3].tolist()) == [0, 1, 2] for t in store.trajectories())
 
 
 def test_a_validation_set_ends(folder: Path) -> None:

@@ -20,6 +20,7 @@ from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
+from dlmjoint.info import info
 from dlmjoint.provenance import write_text
 from dlmjoint.show.command import sample
 from dlmjoint.trajectories.generate import generate
@@ -34,7 +35,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate,
     "sample": sample,
     "convert": convert,
+    "info": info,
 }
+FIRST = {"info": "base"}
+"""Settings that may also be given first, without their flag."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,11 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _one_line_errors(lambda: train(argv))
         return
     if argv and argv[0] in COMMANDS:
-        run(COMMANDS[argv[0]], argv[1:], name=f"dlmjoint {argv[0]}")
+        given = with_flag(argv[1:], FIRST.get(argv[0]))
+        run(COMMANDS[argv[0]], given, name=f"dlmjoint {argv[0]}")
         return
     parser = ArgumentParser(prog="dlmjoint", description=_overview())
     parser.add_argument("verb", choices=[*COMMANDS, *TRAINER_VERBS[:2]], help="what to do")
     parser.parse_args(argv[:1])
+
+
+def with_flag(arguments: list[str], setting: str | None) -> list[str]:
+    """The arguments with the flag of `setting` before the first one, where that has none."""
+    if setting is None or not arguments or arguments[0].startswith("-"):
+        return arguments
+    return [f"--{setting}", *arguments]
 
 
 def _overview() -> str:

@@ -11,7 +11,7 @@ RANKS = [
     {"models"},
     {"decoding"},
     {"trajectories"},
-    {"sampling"},
+    {"sampling", "arithmetic", "info"},
     {"tiny"},
     {"distill", "evaluation", "convert"},
     {"cli"},

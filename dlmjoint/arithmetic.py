@@ -1,0 +1,392 @@
+"""What a base and a joint sampler over it cost, by arithmetic from the base's config alone.
+
+Nothing is loaded and nothing is timed. Parameters are counted exactly; FLOPs count the matrix
+products (two per multiply-add) and not norms, softmax or the drawing of tokens; memory counts the
+tensors that are alive together and not the allocator's waste or a GPU's own context (about 1 GB).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from dlmjoint.decoding.turn import CHUNK
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.files import torch_dtype
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.transformer import TransformerBase
+
+COMMITS = (1, 2, 3, 4, 8)
+"""The K that are reported."""
+H100 = 989e12
+"""FLOP/s of dense bfloat16 products on an H100 SXM, by NVIDIA's data sheet."""
+LAYER_BYTES = 4
+"""Of a joint layer's weights: it is trained, and by default run, in float32."""
+ADAM_STATES = 2
+"""Numbers AdamW keeps per parameter: the means of the gradient and of its square."""
+PUBLISHED = {
+    "marginals": {1: 135.55, 2: 253.84, 3: 327.91, 4: 401.13},
+    "joint": {1: 135.55, 2: 207.46, 3: 251.82, 4: 296.19},
+}
+"""Tokens per second by K, as ADJUST's authors measured them (arXiv 2509.22738, figure 1)."""
+PUBLISHED_SETTING = (
+    "Dream-7B-Base, unconditional, 127 new tokens, batch 4, with K sampler passes for K tokens and "
+    "logits of every column where this decoder makes K - 1 with logits of masked columns"
+)
+PUBLISHED_SIZE = ("Dream", 28, 3584)
+"""Family, layers and width of the base those were measured on."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a base's costs follow from."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    inner: int
+    """Width inside the feed-forward blocks."""
+    vocabulary: int
+    """Rows of the head, ids no tokenizer knows included."""
+    parameters: int
+    """Of the base; a head tied to the embedding counts once."""
+    block_matrices: int
+    """Weights of one block that are multiplied with every column: no norms, no biases."""
+    layer_parameters: int
+    """Of the joint layer over this base."""
+    layer_matrices: int
+    """Of these, weights multiplied with every column."""
+
+    @property
+    def head(self) -> int:
+        """Weights of the head."""
+        return self.vocabulary * self.width
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is to be done with a base; the defaults are ADJUST's for Dream-7B-Base."""
+
+    prompt_length: int = 1
+    """Columns of the prompt."""
+    max_new_tokens: int = 127
+    """Columns of the response."""
+    batch_size: int = 32
+    """Rows decoded together on one device."""
+    fit_batch_size: int = 32
+    """Windows per training step, over all devices."""
+    window: int = 4
+    """States per window."""
+    depth: int = 3
+    """Sampler passes of the longest unroll."""
+    devices: int = 4
+    """GPUs that share a training step."""
+    examples: int = 100_000
+    """Trajectories to generate."""
+    steps: int = 20_000
+    """Training steps."""
+    samples: int = 1_000
+    """Samples to evaluate, per decoder."""
+    dtype: str = "bfloat16"
+    """Of the base's weights."""
+    bits: Literal[4, 8] | None = None
+    """Per weight, where the base's blocks are quantised."""
+    flops_per_second: float = H100
+    """Of one GPU, by its data sheet."""
+    utilisation: float = 0.4
+    """The share of it that is reached: an assumption, no measurement."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int | float) and value <= 0:
+                raise ConfigError(f"{name} is {value}, expected more than 0")
+        if self.utilisation > 1:
+            raise ConfigError(f"utilisation is {self.utilisation}, expected at most 1")
+        if self.fit_batch_size % self.devices:
+            raise ConfigError(
+                f"fit_batch_size is {self.fit_batch_size}, expected a multiple of the "
+                f"{self.devices} devices"
+            )
+        if self.depth >= self.window:
+            raise ConfigError(
+                f"window is {self.window}: a depth of {self.depth} needs {self.depth + 1} states"
+            )
+
+    @property
+    def length(self) -> int:
+        """Columns of the canvas."""
+        return self.prompt_length + self.max_new_tokens
+
+    @property
+    def windows(self) -> int:
+        """Per device and training step."""
+        return self.fit_batch_size // self.devices
+
+    @property
+    def element(self) -> int:
+        """Bytes of a base weight. Raises ConfigError for a dtype no base is loaded as."""
+        return torch_dtype(self.dtype).itemsize
+
+
+def measure(family: type[TransformerBase], config: PreTrainedConfig) -> Size:
+    """The size of a base and of a joint layer over it, counted on modules without memory."""
+    network = family.skeleton(config)
+    with torch.device("meta"):
+        layer = JointSampler.over(config, name="", revision=None, fingerprint="")
+    heads, width = config.num_attention_heads, config.hidden_size
+    return Size(
+        layers=config.num_hidden_layers,
+        width=width,
+        heads=heads,
+        kv_heads=config.num_key_value_heads,
+        head_width=getattr(config, "head_dim", None) or width // heads,
+        inner=config.intermediate_size,
+        vocabulary=config.vocab_size,
+        parameters=_count(network),
+        block_matrices=_count(network.model.layers[0], matrices=True),
+        layer_parameters=_count(layer),
+        layer_matrices=_count(layer, matrices=True),
+    )
+
+
+def _count(module: nn.Module, matrices: bool = False) -> int:
+    return sum(p.numel() for p in module.parameters() if p.ndim == 2 or not matrices)
+
+
+# FLOPs
+
+
+def attention_flops(size: Size, columns: int, length: int) -> int:
+    """FLOPs of one layer's attention proper: every column's queries with `length` keys, and the
+    weights with as many values: 4 · heads · head width · length · columns."""
+    return 4 * size.heads * size.head_width * length * columns
+
+
+def forward_flops(size: Size, columns: int, length: int, cells: float) -> float:
+    """FLOPs of a base forward over `columns` = rows · `length`, and of the logits of `cells`:
+    2 · weights · columns, attention in every layer, 2 · V · D · cells."""
+    block = 2 * size.block_matrices * columns + attention_flops(size, columns, length)
+    return size.layers * block + 2 * size.head * cells
+
+
+def pass_flops(size: Size, columns: int, length: int, cells: float) -> float:
+    """FLOPs of one sampler pass over `columns`, and of the base's head on `cells` (the columns
+    still masked)."""
+    layer = 2 * size.layer_matrices * columns + attention_flops(size, columns, length)
+    return layer + 2 * size.head * cells
+
+
+def decode_flops(size: Size, length: int, response: int, commits: int, joint: bool) -> float:
+    """FLOPs of decoding one example: `response` tokens, `commits` per forward, on a canvas of
+    `length` columns.
+
+    With n masks left, a forward ranks n cells and every commit computes its own cell's logits once
+    more to draw from; a joint sampler's pass ranks the masks left after the commits before it.
+    """
+    total = 0.0
+    for left in range(response, 0, -commits):
+        quota = min(commits, left)
+        total += forward_flops(size, length, length, left + (1 if joint else quota))
+        if joint:
+            for done in range(1, quota):
+                total += pass_flops(size, length, length, left - done + 1)
+    return total
+
+
+def fit_flops(
+    size: Size, length: int, masked: float, windows: int, window: int, depth: int
+) -> float:
+    """FLOPs of one training step on `windows` windows of `window` states with `masked` masked
+    columns each.
+
+    The base runs once per state. Pass j runs from window - j states per window, and costs three
+    times its forward with the backward (gradients of inputs and of weights); the head, which is
+    frozen, twice.
+    """
+    states = windows * window
+    total = forward_flops(size, states * length, length, states * masked)
+    for rows in _starts(windows, window, depth):
+        layer = pass_flops(size, rows * length, length, 0)
+        total += 3 * layer + 2 * (2 * size.head * rows * masked)
+    return total
+
+
+def _starts(windows: int, window: int, depth: int) -> list[int]:
+    """Rows of the sampler's passes 1 .. depth: pass j starts from all but the last j states."""
+    return [windows * (window - passes) for passes in range(1, depth + 1)]
+
+
+def hours(flops: float, flops_per_second: float = H100, utilisation: float = 0.4) -> float:
+    """GPU hours that `flops` take on one GPU of `flops_per_second` of which `utilisation` is
+    reached: flops / (utilisation · flops_per_second) / 3600."""
+    return flops / (utilisation * flops_per_second) / 3600
+
+
+# Speed-up
+
+
+def weights_read(size: Size, response: int, commits: int, joint: bool) -> int:
+    """Weights read from memory to decode one batch of any size: each forward reads the blocks and
+    the head, each sampler pass the layer and the head. Small batches take time in proportion to
+    this, large ones in proportion to FLOPs."""
+    forwards = -(-response // commits)
+    read = forwards * (size.layers * size.block_matrices + size.head)
+    passes = response - forwards if joint else 0
+    return read + passes * (size.layer_matrices + size.head)
+
+
+def speed_ups(size: Size, length: int, response: int) -> list[dict[str, Any]]:
+    """For every K, how many times fewer FLOPs, and weights read, than exact decoding."""
+    exact_flops = decode_flops(size, length, response, 1, joint=False)
+    exact_read = weights_read(size, response, 1, joint=False)
+    rows = []
+    for commits in COMMITS:
+        row: dict[str, Any] = {"commits_per_forward": commits}
+        for name, joint in (("marginals", False), ("joint", True)):
+            flops = decode_flops(size, length, response, commits, joint)
+            read = weights_read(size, response, commits, joint)
+            row[name] = {
+                "flops_per_example": flops,
+                "by_flops": exact_flops / flops,
+                "by_weights_read": exact_read / read,
+            }
+        rows.append(row)
+    return rows
+
+
+def published_speed_ups(family: str, size: Size) -> dict[str, dict[int, float]]:
+    """The authors' measured throughput by K over their throughput at K = 1; empty for a base they
+    did not measure."""
+    if (family, size.layers, size.width) != PUBLISHED_SIZE:
+        return {}
+    return {
+        name: {commits: value / rates[1] for commits, value in rates.items()}
+        for name, rates in PUBLISHED.items()
+    }
+
+
+# Memory, in bytes
+
+
+def base_bytes(size: Size, element: int, bits: int | None = None) -> float:
+    """The base's weights: `element` bytes each. Quantised blocks take `bits` per weight; NF4 has
+    one float32 scale for 64 weights beside them."""
+    if bits is None:
+        return size.parameters * element
+    quantised = size.layers * size.block_matrices
+    scales = quantised / 64 * 4 if bits == 4 else 0
+    return (size.parameters - quantised) * element + quantised * bits / 8 + scales
+
+
+def forward_bytes(size: Size, columns: int, element: int) -> int:
+    """Alive together inside one block of a forward without gradients: three tensors of the
+    feed-forward's inner width and three of the model's, per column."""
+    return columns * (3 * size.inner + 3 * size.width) * element
+
+
+def pass_bytes(size: Size, columns: int) -> int:
+    """The same for a sampler pass in float32, with two concatenated inputs and their source."""
+    return forward_bytes(size, columns, LAYER_BYTES) + 4 * columns * size.width * LAYER_BYTES
+
+
+def drawing_bytes(size: Size, rows: int, response: int) -> int:
+    """Logits while decoding: at most `CHUNK` are ranked at a time, in four float64 copies (top-p
+    sorts, and has about four more); the committed cells' are held in three."""
+    cells = min(rows * response, max(1, CHUNK // size.vocabulary))
+    return 8 * size.vocabulary * (4 * cells + 3 * rows)
+
+
+def memory_bytes(size: Size, columns: int, element: int) -> int:
+    """Keys, values and last hidden states of every column: what a cache policy keeps."""
+    return columns * (2 * size.layers * size.kv_heads * size.head_width + size.width) * element
+
+
+def saved_bytes(size: Size, columns: int, element: int = LAYER_BYTES) -> int:
+    """What one sampler pass keeps for its backward: per column 14 tensors of the model's width
+    (two inputs, their concatenation, three norms, queries, attention), keys and values, and four
+    of the inner width. In mixed precision the inputs of products take half of that."""
+    kv = size.kv_heads * size.head_width
+    return columns * (14 * size.width + 2 * kv + 4 * size.inner) * element
+
+
+def student_bytes(size: Size, cells: list[int]) -> int:
+    """The most that the sampler's logits take in a training step, `cells[j]` of them vocabularies
+    wide at depth j + 1: 9 bytes of each stay for the backward (float32 log-probabilities and
+    teacher's probabilities, a mask), five float32 copies live while a depth's loss is computed."""
+    held, most = 0, 0
+    for number in cells:
+        held += 9 * number * size.vocabulary
+        most = max(most, held + 20 * number * size.vocabulary)
+    return most
+
+
+def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str]]]:
+    """Bytes on each device and what they are, term by term, for generating, fitting, evaluating."""
+    columns = setting.batch_size * setting.length
+    weights = (base_bytes(size, setting.element, setting.bits), "the frozen base")
+    forward = (forward_bytes(size, columns, setting.element), "one block of a forward")
+    logits = (
+        drawing_bytes(size, setting.batch_size, setting.max_new_tokens),
+        "ranking and drawing, float64; more with top-p",
+    )
+    either = max(forward[0], pass_bytes(size, columns))
+    return {
+        "generate": {"weights": weights, "activations": forward, "logits": logits},
+        "fit": {"weights": weights, **_fit_memory(size, setting)},
+        "eval": {
+            "weights": weights,
+            "joint layer": (size.layer_parameters * LAYER_BYTES, "the sampler, float32"),
+            "activations": (either, "one block of a forward, or a sampler pass"),
+            "logits": logits,
+            "keys and values": (
+                memory_bytes(size, columns, setting.element),
+                "of all columns, with their hidden states; only with a cache policy",
+            ),
+        },
+    }
+
+
+def _fit_memory(size: Size, setting: Setting) -> dict[str, tuple[float, str]]:
+    states = setting.windows * setting.window
+    columns = states * setting.length
+    starts = _starts(setting.windows, setting.window, setting.depth)
+    layer = size.layer_parameters * LAYER_BYTES
+    saved = sum(saved_bytes(size, rows * setting.length) for rows in starts)
+    cells = [rows * setting.max_new_tokens for rows in starts]
+    return {
+        "layer weights": (layer, "float32"),
+        "gradients": (layer, "float32"),
+        "AdamW states": (ADAM_STATES * layer, "two means per parameter, float32"),
+        "base activations": (
+            forward_bytes(size, columns, setting.element) + columns * size.width * setting.element,
+            "one block of a forward over every state, and all hidden states",
+        ),
+        "unroll": (saved, "kept for the backward of all passes; float32, less in mixed precision"),
+        "teacher logits": (
+            4 * states * setting.max_new_tokens * size.vocabulary,
+            "float32 log-probabilities, as if all of the response were masked",
+        ),
+        "student logits": (student_bytes(size, cells), "kept for the backward, and copies"),
+    }
+
+
+def work(size: Size, setting: Setting) -> dict[str, float]:
+    """FLOPs of one base forward and one sampler pass over a device's rows with half of the response
+    masked, of one trajectory, of one training step, and of all trajectories and all steps."""
+    rows, length, response = setting.batch_size, setting.length, setting.max_new_tokens
+    once = (rows * length, length, rows * response / 2)
+    trajectory = decode_flops(size, length, response, 1, joint=False)
+    unrolls = (setting.fit_batch_size, setting.window, setting.depth)
+    step = fit_flops(size, length, response / 2, *unrolls)
+    return {
+        "base_forward": forward_flops(size, *once),
+        "sampler_pass": pass_flops(size, *once),
+        "trajectory": trajectory,
+        "fit_step": step,
+        "generate": trajectory * setting.examples,
+        "fit": step * setting.steps,
+    }

@@ -1,0 +1,369 @@
+"""`dlmjoint info`: its arithmetic is held against hand calculation and against what torch counts."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from dlmjoint import arithmetic, cli
+from dlmjoint.arithmetic import Setting, Size
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.refine import Joint
+from dlmjoint.distill.losses import forward_kl
+from dlmjoint.distill.module import Distillation
+from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import find_family, load_base
+from dlmjoint.random import Noise
+from tests.conftest import CHECKPOINTS, GOLDEN
+
+TINY = CHECKPOINTS / "tiny-dream"
+PUBLISHED = Path(__file__).parent / "models" / "published"
+
+
+def _size(name: str) -> Size:
+    values = json.loads((PUBLISHED / f"{name}.json").read_text())
+    family = find_family(values["model_type"])
+    return arithmetic.measure(family, family.read_config(values))
+
+
+@pytest.fixture(scope="module")
+def dream() -> Size:
+    return _size("dream-7b")
+
+
+@pytest.fixture(scope="module")
+def llada() -> Size:
+    return _size("llada-8b")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The tiny Dream, a sampler over it that changes something, and their size."""
+    base = load_base(TINY)
+    sampler = JointSampler.from_base(base)
+    return base, sampler, arithmetic.measure(type(base), base.config)
+
+
+def _flops(call) -> int:
+    """FLOPs torch counts; its counter knows no fused attention of CPUs, hence the plain one."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+# Parameters
+
+
+def test_a_dream_layer_is_its_projection_attention_and_feed_forward(dream):
+    width, inner, kv = 3584, 18944, 4 * 128
+    project = 2 * width * width + width
+    attention = 2 * (width * width + kv * width) + width + 2 * kv
+    feed_forward = 3 * width * inner
+    norms = 5 * width
+    assert [round(n / 1e6, 1) for n in (project, attention, feed_forward)] == [25.7, 29.4, 203.7]
+    assert dream.layer_parameters == project + attention + feed_forward + norms
+    assert round(dream.layer_parameters / 1e6, 1) == 258.8
+
+
+def test_a_llada_layer_has_its_own_shape(llada):
+    width, inner = 4096, 12288
+    matrices = 2 * width * width + 4 * width * width + 3 * width * inner
+    assert llada.layer_matrices == matrices
+    assert llada.layer_parameters == matrices + width + 5 * width  # a bias and five norms
+    assert round(llada.layer_parameters / 1e6) == 252
+
+
+def test_the_head_and_the_share_of_the_layer(dream):
+    assert dream.head == 152064 * 3584
+    assert round(dream.head / 1e6) == 545
+    assert round(dream.layer_parameters / dream.parameters, 3) == 0.034
+
+
+# FLOPs
+
+
+def test_a_forward_costs_two_flops_per_weight_and_column(dream):
+    blocks = 28 * (dream.block_matrices * 2 * 128 + 4 * 3584 * 128 * 128)
+    assert arithmetic.forward_flops(dream, 128, 128, 0) == blocks
+    with_logits = arithmetic.forward_flops(dream, 128, 128, 10)
+    assert with_logits - blocks == 2 * 10 * 152064 * 3584
+
+
+def test_flops_of_a_forward_and_a_pass_are_those_torch_counts(tiny):
+    base, sampler, size = tiny
+    canvas = base.canvas([[base.bos_id]] * 3, 39)
+    columns = canvas.tokens.numel()
+
+    def forward() -> None:
+        base.unembed(base.predict(canvas).hidden[canvas.masked])
+
+    def improve() -> None:
+        embedding = base.embed(canvas.tokens)
+        hidden = sampler(embedding, embedding, canvas.positions, canvas.attends)
+        base.unembed(hidden[canvas.masked])
+
+    cells = int(canvas.masked.sum())
+    counted = [_flops(forward), _flops(improve)]
+    assert counted == pytest.approx(
+        [
+            arithmetic.forward_flops(size, columns, 40, cells),
+            arithmetic.pass_flops(size, columns, 40, cells),
+        ],
+        rel=0.01,
+    )
+
+
+@pytest.mark.parametrize(("commits", "joint"), [(1, False), (3, False), (3, True), (4, True)])
+def test_flops_of_decoding_are_those_torch_counts(tiny, commits, joint):
+    base, sampler, size = tiny
+    refine = {"refine": Joint(sampler)} if joint else {}
+    policy = Policy(commits, **refine).prepare(base)
+    canvas = base.canvas([[base.bos_id]] * 2, 20)
+    counted = _flops(lambda: list(decode(base, canvas, policy, Noise(0, (0, 1)))))
+    expected = 2 * arithmetic.decode_flops(size, 21, 20, commits, joint)
+    assert counted == pytest.approx(expected, rel=0.01)
+
+
+def _windows(base, windows: int = 2, width: int = 4, response: int = 20) -> UnrollBatch:
+    """States with most of the response masked, one token more in each."""
+    canvas = base.canvas([[base.bos_id]] * windows, response)
+    states = canvas.tokens[:, None].repeat(1, width, 1)
+    for step in range(width):
+        states[:, step:, step] = 7
+    return UnrollBatch(states, canvas.attends, canvas.response, base.mask_id)
+
+
+@pytest.fixture(scope="module")
+def module() -> Distillation:
+    return Distillation(base=str(TINY), depth=3)
+
+
+def test_flops_of_a_training_step_are_those_torch_counts(tiny, module):
+    _, _, size = tiny
+    batch = _windows(module.base)
+    masked = float(batch.masked.sum()) / batch.states.shape[0] / batch.states.shape[1]
+
+    def step() -> None:
+        torch.stack([loss.mean() for loss, _ in module.depth_losses(batch)]).sum().backward()
+
+    expected = arithmetic.fit_flops(size, 21, masked, windows=2, window=4, depth=3)
+    assert _flops(step) == pytest.approx(expected, rel=0.05)
+
+
+# Speed-ups
+
+
+def test_exact_decoding_is_the_unit_and_more_commits_are_faster(dream, llada):
+    for size in (dream, llada):
+        rows = arithmetic.speed_ups(size, 128, 127)
+        for name in ("marginals", "joint"):
+            for kind in ("by_flops", "by_weights_read"):
+                values = [row[name][kind] for row in rows]
+                assert values[0] == pytest.approx(1)
+                assert values == sorted(values)
+        assert all(
+            row["joint"][kind] <= row["marginals"][kind] <= row["commits_per_forward"]
+            for row in rows
+            for kind in ("by_flops", "by_weights_read")
+        )
+
+
+def test_the_weights_a_decoding_reads_are_counted_by_hand(dream):
+    forward = 28 * dream.block_matrices + dream.head
+    assert arithmetic.weights_read(dream, 10, 4, joint=False) == 3 * forward
+    layer = dream.layer_matrices + dream.head
+    assert arithmetic.weights_read(dream, 10, 4, joint=True) == 3 * forward + 7 * layer
+
+
+def test_the_authors_throughput_stands_beside_their_base_alone(dream, llada):
+    theirs = arithmetic.published_speed_ups("Dream", dream)
+    assert {k: round(v, 2) for k, v in theirs["joint"].items()} == {1: 1, 2: 1.53, 3: 1.86, 4: 2.19}
+    assert {k: round(v, 2) for k, v in theirs["marginals"].items()} == {
+        1: 1, 2: 1.87, 3: 2.42, 4: 2.96,
+    }  # fmt: skip
+    assert arithmetic.published_speed_ups("llada", llada) == {}
+
+
+def test_hours_are_flops_over_the_rate_that_is_reached():
+    assert arithmetic.hours(3600e12, 1e12, 1.0) == 1
+    assert arithmetic.hours(3600e12, 1e12, 0.5) == 2
+
+
+# Memory
+
+
+def test_quantised_blocks_take_their_bits_and_everything_else_stays(dream):
+    blocks = 28 * dream.block_matrices
+    rest = (dream.parameters - blocks) * 2
+    assert arithmetic.base_bytes(dream, 2) == dream.parameters * 2
+    assert arithmetic.base_bytes(dream, 2, bits=8) == rest + blocks
+    assert arithmetic.base_bytes(dream, 2, bits=4) == rest + blocks / 2 + blocks / 16
+
+
+def _saved(call, *weights: torch.Tensor) -> int:
+    """Bytes of the storages autograd keeps, without those of the weights."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = call()
+    assert result is not None  # alive until here, or storages would be reused
+    for weight in weights:
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    return sum(kept.values())
+
+
+def test_a_pass_keeps_as_much_for_its_backward_as_autograd_saves(tiny):
+    base, sampler, size = tiny
+    canvas = base.canvas([[base.bos_id]] * 4, 39)
+    embedding = base.embed(canvas.tokens)
+    hidden = torch.randn_like(embedding)
+    inputs = (embedding, hidden, canvas.positions, canvas.attends)
+    saved = _saved(lambda: sampler(*inputs), *sampler.parameters())
+    assert saved == pytest.approx(arithmetic.saved_bytes(size, canvas.tokens.numel()), rel=0.05)
+
+
+def test_logits_keep_nine_bytes_each_for_the_backward(tiny, module):
+    base, _, size = tiny
+    cells = 400
+    hidden = torch.randn(cells, size.width, requires_grad=True)
+    teacher = module._log_probs(torch.randn(cells, size.width))
+
+    saved = _saved(
+        lambda: forward_kl(teacher, module._log_probs(hidden * 1)),
+        *module.base.network.parameters(),
+    )
+    logits = cells * base.vocab_size
+    assert saved == pytest.approx(9 * logits, rel=0.05)
+    assert arithmetic.student_bytes(size, [cells]) == (9 + 20) * logits
+
+
+def test_memory_grows_with_everything_that_is_asked_for(dream):
+    def total(**changed) -> dict[str, float]:
+        terms = arithmetic.memory(dream, replace(Setting(), **changed))
+        return {verb: sum(number for number, _ in part.values()) for verb, part in terms.items()}
+
+    least = total()
+    for changed, verbs in (
+        ({"batch_size": 64}, {"generate", "eval"}),
+        ({"max_new_tokens": 255}, {"generate", "fit", "eval"}),
+        ({"fit_batch_size": 64}, {"fit"}),
+        ({"dtype": "float32"}, {"generate", "fit", "eval"}),
+    ):
+        more = total(**changed)
+        assert {verb for verb in least if more[verb] > least[verb]} == verbs, changed
+    assert total(bits=4)["generate"] < least["generate"]
+    assert total(devices=8)["fit"] < least["fit"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"devices": 3}, "multiple"),
+        ({"depth": 4}, "window"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"utilisation": 1.5}, "utilisation"),
+        ({"dtype": "int8"}, "int8"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(dream, changed, word):
+    with pytest.raises(ConfigError, match=word):
+        arithmetic.memory(dream, Setting(**changed))
+
+
+# The command
+
+
+def _folder(path: Path, name: str) -> str:
+    """A folder with a published config.json and nothing else."""
+    path.mkdir()
+    shutil.copy(PUBLISHED / f"{name}.json", path / "config.json")
+    return str(path)
+
+
+def test_a_config_alone_is_enough_and_everything_printed_is_written(tmp_path, capsys):
+    folder = _folder(tmp_path / "dream", "dream-7b")
+    cli.main(["info", folder, "--json", str(tmp_path / "info.json")])
+    printed = capsys.readouterr().out
+    assert "258.8 M" in printed
+    assert "not here" in printed  # whose the measured numbers are
+    found = json.loads((tmp_path / "info.json").read_text())
+    assert found["base"]["layer_parameters"] == 258_762_240
+    assert found["gpu_hours"]["generate"] == pytest.approx(
+        found["flops"]["trajectory"] * 100_000 / (0.4 * 989e12) / 3600
+    )
+    assert found["provenance"]["settings"]["base"] == folder
+
+
+def test_the_base_may_be_named_with_or_without_its_flag(capsys):
+    cli.main(["info", "--base", str(TINY)])
+    flagged = capsys.readouterr().out
+    cli.main(["info", str(TINY)])
+    assert capsys.readouterr().out == flagged
+
+
+def test_settings_come_from_a_file_too(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(f"base: {TINY}\nexamples: 12345\n")
+    cli.main(["info", "--config", str(tmp_path / "c.yaml")])
+    assert "12,345 examples" in capsys.readouterr().out
+
+
+def test_a_sampler_of_the_base_is_compared_by_weights(capsys):
+    cli.main(["info", str(TINY), "--sampler", str(CHECKPOINTS / "tiny-joint")])
+    assert "compared by weights" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_sampler_is_compared_by_shapes_where_the_weights_are_absent(tmp_path, capsys):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    shutil.copy(TINY / "config.json", folder)
+    cli.main(["info", str(folder), "--sampler", str(CHECKPOINTS / "tiny-joint")])
+    assert "shapes" in capsys.readouterr().out
+
+
+def _fails(arguments: list[str], capfd) -> str:
+    with pytest.raises(SystemExit) as failure:
+        cli.main(["info", *arguments])
+    assert failure.value.code == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith("dlmjoint: error: ")
+    return line
+
+
+def test_a_folder_without_a_config_ends_in_one_line(tmp_path, capfd):
+    assert "config.json" in _fails([str(tmp_path)], capfd)
+
+
+def test_an_unknown_family_ends_in_one_line(tmp_path, capfd):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert "'bert' is no known family" in _fails([str(tmp_path)], capfd)
+
+
+def test_a_sampler_of_another_base_ends_in_one_line(tmp_path, capfd):
+    joint = str(CHECKPOINTS / "tiny-joint")
+    assert "other shapes" in _fails([str(GOLDEN / "dream"), "--sampler", joint], capfd)
+
+
+def test_a_sampler_of_other_weights_ends_in_one_line(tmp_path, capfd):
+    shutil.copytree(CHECKPOINTS / "tiny-joint", tmp_path / "joint")
+    path = tmp_path / "joint" / "config.json"
+    values = json.loads(path.read_text()) | {"base_fingerprint": "0" * 16}
+    path.write_text(json.dumps(values))
+    line = _fails([str(TINY), "--sampler", str(tmp_path / "joint")], capfd)
+    assert "weights 0000000000000000" in line
+
+
+def test_a_base_is_no_sampler(capfd):
+    assert "not a joint sampler's" in _fails([str(TINY), "--sampler", str(TINY)], capfd)

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -19,6 +19,11 @@ class Noise:
     seed: int
     example_ids: tuple[int, ...]
     """One per row."""
+
+    def select(self, rows: Bool[Tensor, " B"]) -> "Noise":
+        """The noise of some rows."""
+        pairs = zip(self.example_ids, rows.tolist(), strict=True)
+        return Noise(self.seed, tuple(example for example, kept in pairs if kept))
 
     def gumbel(
         self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"], vocab_size: int

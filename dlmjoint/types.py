@@ -94,6 +94,13 @@ class Canvas:
         tokens[commit.rows, commit.columns] = commit.tokens
         return replace(self, tokens=tokens)
 
+    def select(self, rows: Bool[Tensor, " B"]) -> "Canvas":
+        """Some of the rows, in a canvas of their own."""
+        anchors = None if self.anchors is None else self.anchors[rows]
+        return replace(
+            self, tokens=self.tokens[rows], attends=self.attends[rows], anchors=anchors
+        )
+
     def to(self, device: torch.device | str) -> "Canvas":
         """The same canvas on another device."""
         anchors = None if self.anchors is None else self.anchors.to(device)
@@ -113,6 +120,10 @@ class Commit:
     """Nats, under the distribution each token was drawn from."""
     writer: Literal["base", "sampler", "fill"] = "base"
     """Whose distribution that was: the base's own, a joint sampler's, or an early finish's."""
+
+    def renumber(self, rows: Int[Tensor, " B"]) -> "Commit":
+        """The same on a larger canvas, in which row r of this one is `rows[r]`."""
+        return replace(self, rows=rows[self.rows])
 
     def keep(self, wanted: Bool[Tensor, " C"]) -> "Commit":
         """Some of the entries."""

@@ -169,6 +169,11 @@ class ARGate(Gate):
         self.settled = self.settled.scatter_reduce(0, rows[kept], columns[kept], "amax")
         return stop, none.index_fill(0, rows.unique(), 1)
 
+    def keep(self, rows: Bool[Tensor, " B"]) -> None:
+        """See `Gate.keep`."""
+        self.memory.keep(rows)
+        self.settled = None if self.settled is None else self.settled[rows]
+
     def _passes(
         self, before: Canvas, turn: Turn, rows: Tensor, columns: Tensor, tokens: Tensor
     ) -> Tensor:

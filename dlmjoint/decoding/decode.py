@@ -4,7 +4,7 @@ keys and guided drafts: all are settings of it."""
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.policy import Policy
@@ -23,9 +23,15 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
     """
     memory = policy.cache.memory()
     gate = policy.guide.begin(base, canvas)
+    live, rows = canvas, torch.arange(len(canvas.tokens), device=canvas.tokens.device)
     forward = 0
-    while (unfinished := canvas.masked.any(-1)).any():
-        renew = policy.cache.renew(canvas, memory, forward) | policy.early.watch(canvas)
+    while (unfinished := live.masked.any(-1)).any():
+        if not unfinished.all():  # finished rows leave the batch: they would only cost
+            live, rows, noise = live.select(unfinished), rows[unfinished], noise.select(unfinished)
+            gate.keep(unfinished)
+            if memory is not None:
+                memory.keep(unfinished)
+        renew = policy.cache.renew(live, memory, forward) | policy.early.watch(live)
         turn = Turn(
             base=policy.forward.speaker(base),
             order=policy.order,
@@ -34,8 +40,8 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
             block_length=policy.blocks,
             noise=noise,
             forward=forward,
-            canvas=canvas,
-            prediction=policy.forward(base, canvas, renew, memory),
+            canvas=live,
+            prediction=policy.forward(base, live, renew, memory),
         )
         policy.early.finish(turn)
         before = turn.canvas
@@ -43,16 +49,23 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
         write_tokens(turn, policy)
         accepted, guide_passes = gate.check(before, turn)
         turn.keep_first(accepted)
-        canvas = turn.canvas
-        yield Step(
-            canvas=canvas,
-            commits=tuple(turn.commits),
-            forwards=unfinished.long() * policy.forward.forwards,
-            passes=turn.passes,
-            guide_passes=guide_passes,
-            columns=(renew & canvas.attends).sum(-1) * unfinished * policy.forward.forwards,
+        commits = tuple(commit.renumber(rows) for commit in turn.commits)
+        for commit in commits:
+            canvas = canvas.write(commit)
+        spent = (
+            torch.full_like(rows, policy.forward.forwards),
+            turn.passes,
+            guide_passes,
+            (renew & live.attends).sum(-1) * policy.forward.forwards,
         )
+        yield Step(canvas, commits, *(_of_all(canvas, rows, cost) for cost in spent))
+        live = turn.canvas
         forward += 1
+
+
+def _of_all(canvas: Canvas, rows: Int[Tensor, " R"], cost: Int[Tensor, " R"]) -> Int[Tensor, " B"]:
+    """A cost of some rows as one of all rows: 0 for those that were finished."""
+    return torch.zeros_like(canvas.tokens[:, 0]).index_copy(0, rows, cost)
 
 
 def write_tokens(turn: Turn, policy: Policy) -> None:

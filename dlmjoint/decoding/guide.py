@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.draw import Draw
@@ -22,6 +22,10 @@ class Gate(ABC):
     def check(self, before: Canvas, turn: Turn) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
         """How many of each row's drafts stay (at least one where there is one), and the guide's
         forwards spent on the row. `before` is the canvas without the drafts."""
+
+    @abstractmethod
+    def keep(self, rows: Bool[Tensor, " B"]) -> None:
+        """Forget all other rows, because they are finished."""
 
 
 class Guide(ABC):
@@ -55,3 +59,6 @@ class NoGuide(Guide, Gate):
     def check(self, before: Canvas, turn: Turn) -> tuple[Tensor, Tensor]:
         """All of them, at no cost."""
         return torch.full_like(turn.passes, len(turn.drafts)), torch.zeros_like(turn.passes)
+
+    def keep(self, rows: Bool[Tensor, " B"]) -> None:
+        """Nothing was remembered."""

@@ -99,14 +99,21 @@ class Turn:
 
     def improve(self, rows: Bool[Tensor, " B"]) -> None:
         """Renew the prediction of some rows after commits, by one sampler pass where there is a
-        sampler. The other rows keep theirs."""
-        renewed = self.refine(self.base, self.prediction, self.canvas)
+        sampler. The other rows keep theirs, and cost nothing."""
+        old, some = self.prediction, rows.any() and not rows.all()
+        canvas = self.canvas.select(rows) if some else self.canvas
+        known = Prediction(old.hidden[rows], old.fresh[rows]) if some else old
+        renewed = self.refine(self.base, known, canvas)
         self.passes = self.passes + self.refine.passes * rows
-        if renewed is not self.prediction:
-            hidden = torch.where(rows[:, None, None], renewed.hidden, self.prediction.hidden)
-            self.prediction = Prediction(hidden, self.prediction.fresh)
-            self.improved |= rows
-            self._ranked &= ~rows[:, None]
+        if renewed is known:
+            return
+        hidden = renewed.hidden
+        if some:
+            hidden = old.hidden.to(hidden.dtype, copy=True)
+            hidden[rows] = renewed.hidden
+        self.prediction = Prediction(hidden, old.fresh)
+        self.improved |= rows
+        self._ranked &= ~rows[:, None]
 
     def log_probs(
         self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]

@@ -33,6 +33,17 @@ class CanvasMemory(Cache):
         """Whether nothing was computed yet."""
         return self.hidden is None
 
+    def keep(self, rows: Bool[Tensor, " B"]) -> None:
+        """Forget all other rows, because they are finished. A memory of two rows per canvas row
+        (classifier-free guidance) forgets both."""
+        if self.hidden is None or self.clean is None:
+            return
+        rows = rows.repeat(len(self.hidden) // len(rows))
+        self.hidden, self.clean = self.hidden[rows], self.clean[rows]
+        for held in (self.keys, self.values):
+            for layer, states in held.items():
+                held[layer] = states[rows.to(states.device)]
+
     def begin(self, renew: Bool[Tensor, "B L"]) -> None:
         """Announce the cells the next forward recomputes; the first forward must compute all."""
         if self.empty and not bool(renew.all()):

@@ -34,7 +34,7 @@ from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World, sequences
 
 
 @dataclass(frozen=True)
-class OnlyFirst(Guide, Gate):
+class OnlyFirst(NoGuide):
     """Lets one draft pass."""
 
     def begin(self, base: Base, canvas: Canvas) -> Gate:
@@ -45,7 +45,7 @@ class OnlyFirst(Guide, Gate):
 
 
 @dataclass(frozen=True)
-class BaseItself(Guide, Gate):
+class BaseItself(NoGuide):
     """Lets pass what the base itself holds most probable."""
 
     def begin(self, base: Base, canvas: Canvas) -> Gate:

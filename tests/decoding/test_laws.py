@@ -47,7 +47,7 @@ class OddRows(EarlyCommit):
     """Finishes every second row at once."""
 
     def finish(self, turn: Turn) -> None:
-        odd = torch.arange(len(turn.canvas.tokens)) % 2 == 1
+        odd = torch.tensor([example % 2 == 1 for example in turn.noise.example_ids])
         self.fill(turn, odd, torch.zeros_like(turn.canvas.attends))
 
 

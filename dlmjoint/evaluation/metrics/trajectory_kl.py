@@ -112,11 +112,11 @@ class ForcedOrder(Order):
     """The columns in a given order."""
 
     place: Int[Tensor, "B N"]
-    """place[i, c]: when row i writes column c."""
+    """place[i, c]: when example i writes column c."""
 
     def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
         """Earlier is higher."""
-        return -self.place.to(rows.device)[rows, columns].double()
+        return -self.place[_examples(rows, noise), columns.cpu()].double().to(rows.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,12 @@ class ForcedDraw(Draw):
 
     def pick(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
         """The given ones."""
-        return self.tokens.to(rows.device)[rows, columns]
+        return self.tokens[_examples(rows, noise), columns.cpu()].to(rows.device)
+
+
+def _examples(rows: Int[Tensor, " C"], noise: Noise) -> Int[Tensor, " C"]:
+    """Which followed trajectory each row is: finished rows leave the batch, so row numbers move."""
+    return torch.tensor(noise.example_ids)[rows.cpu()]
 
 
 def _comparable(draw: Draw) -> tuple[float, float, frozenset[int | str]]:

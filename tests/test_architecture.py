@@ -13,7 +13,7 @@ RANKS = [
     {"trajectories"},
     {"sampling", "arithmetic", "info"},
     {"tiny"},
-    {"distill", "evaluation", "convert"},
+    {"distill", "evaluation", "convert", "show"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""One decoding made visible: who wrote which token, and when."""

@@ -1,6 +1,6 @@
 """`dlmjoint.generate`: prompts in, texts and their cost out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int
@@ -62,14 +62,17 @@ def generate(
     seed: int = 0,
     batch_size: int | None = None,
     first_id: int = 0,
+    anchors: Mapping[int, str | Sequence[int]] | None = None,
 ) -> Output:
     """Decode prompts with a policy; the default draws from the base's exact joint.
 
     `prompts` are texts (special tokens recognised, none added), id lists, a tensor of ids without
     padding, or a number of unconditional samples. Prompt i is example `first_id + i`: its result
-    depends on (seed, example id), not on `batch_size` (None: up to 64 rows together).
+    depends on (seed, example id), not on `batch_size` (None: up to 64 rows together). `anchors` are
+    texts or ids fixed in every response before decoding, by response column (negative: from its
+    end), such as `{-10: " The answer is"}`.
 
-    Raises ConfigError if a prompt is empty or too long for the base, MismatchError if the policy's
+    Raises ConfigError if a prompt is empty or too long for the base or an anchor does not fit, MismatchError if the policy's
     sampler belongs to another base.
     """
     rows = prompt_ids(base, prompts)
@@ -80,7 +83,7 @@ def generate(
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         ids = tuple(range(first_id + start, first_id + start + len(part)))
-        canvas = base.canvas(part, max_new_tokens)
+        canvas = base.canvas(part, max_new_tokens, anchors)
         steps = tally.timed(decode(base, canvas, prepared, Noise(seed, ids)), base.device)
         trajectories += record(canvas, steps, ids)
     return Output(

@@ -71,11 +71,13 @@ class Policy:
 
     def prepare(self, base: Base) -> "Policy":
         """The policy with ids resolved and anything heavy loaded and checked against the base."""
+        refine = self.refine.prepare(base)
         return replace(
             self,
+            commits_per_forward=self.schedule.prepare(refine),
             order=self.order.prepare(base),
             draw=self.draw.prepare(base),
-            refine=self.refine.prepare(base),
+            refine=refine,
             early=self.early.prepare(base),
             guide=self.guide.prepare(base),
             forward=self.forward.prepare(base),

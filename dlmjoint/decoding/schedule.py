@@ -7,11 +7,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlmjoint.decoding.refine import Refine
 from dlmjoint.errors import ConfigError
 
 
 class Schedule(ABC):
     """A number of commits for every forward, per row."""
+
+    def prepare(self, refine: Refine) -> "Schedule":
+        """The same schedule with what it takes from a loaded sampler."""
+        return self
 
     @abstractmethod
     def commits(

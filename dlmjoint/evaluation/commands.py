@@ -12,6 +12,7 @@ from dlmjoint.evaluation.report import report
 from dlmjoint.evaluation.run import REFERENCE_SEED, run
 from dlmjoint.evaluation.score import score as score_run
 from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import provenance, write_json, write_text
 
@@ -94,6 +95,7 @@ def calibrate(
     depth: int = 7,
     n: int = 512,
     output: Path | None = None,
+    into: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
@@ -112,6 +114,8 @@ def calibrate(
         depth: tokens after the first that are priced.
         n: trajectories used, at most; half of them choose, half measure.
         output: also write the result there, as JSON.
+        into: folder of the sampler that was priced: its config gets the prices, so that a `Budget`
+            needs nothing but its dial.
         device: of the base.
         dtype: of the base.
         revision: pins a hub commit of the base.
@@ -134,6 +138,10 @@ def calibrate(
     }
     if output is not None:
         write_json(output, result | {"provenance": provenance({"trajectories": trajectories})})
+    if into is not None:
+        config = JointSamplerConfig.from_pretrained(into)
+        config.price_per_nat = rate
+        config.save_pretrained(into)
     Console().print_json(data=result)
 
 

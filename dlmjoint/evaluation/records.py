@@ -29,7 +29,7 @@ class Generation:
     tokens: list[int]
     """All of the response, what follows the end-of-text included."""
     order: list[int]
-    """order[s] is the response column written by commit number s."""
+    """order[s] is the response column written by commit number s; anchors were never written."""
     log_probs: list[float]
     """log_probs[s]: nats, of commit number s under the distribution it was drawn from."""
     base_forwards: int
@@ -39,7 +39,7 @@ class Generation:
     columns: int
     """Canvas columns the base computed for this row, padding not counted."""
     text_tokens: int
-    """Tokens that are not end-of-text."""
+    """Tokens written that are not end-of-text; anchors are not written."""
     seconds: float
     """The batch's wall time, shared equally among its rows."""
     peak_bytes: int

@@ -107,7 +107,7 @@ class _Work:
         """Raises ConfigError if a prompt is too long for the base."""
         examples = job.task.examples()
         prompts = job.task.prompt_ids(base, examples)
-        base.canvas([max(prompts, key=len)], job.task.max_new_tokens)
+        base.canvas([max(prompts, key=len)], job.task.max_new_tokens, job.task.anchors)
         done = {generation.example_id for generation in generations.resume(job.path)}
         everything = range(len(examples))
         batches = [everything[i : i + batch_size] for i in everything[::batch_size]]
@@ -124,7 +124,7 @@ def _decode(base: Base, work: _Work, progress: Progress, bar: TaskID) -> None:
         made = decode_batch(
             base,
             [work.prompts[i] for i in batch],
-            work.job.task.max_new_tokens,
+            work.job.task,
             policy,
             Noise(work.job.seed, tuple(batch)),
         )
@@ -135,15 +135,16 @@ def _decode(base: Base, work: _Work, progress: Progress, bar: TaskID) -> None:
 
 def _warm_up(base: Base, work: _Work, policy: Policy, batch: range) -> None:
     """One forward and its commits, unmeasured: first calls allocate and choose kernels."""
-    canvas = base.canvas([work.prompts[i] for i in batch], work.job.task.max_new_tokens)
+    task = work.job.task
+    canvas = base.canvas([work.prompts[i] for i in batch], task.max_new_tokens, task.anchors)
     next(decode(base, canvas, policy, Noise(work.job.seed, tuple(batch))))
 
 
 def decode_batch(
-    base: Base, prompts: list[list[int]], max_new_tokens: int, policy: Policy, noise: Noise
+    base: Base, prompts: list[list[int]], task: Task, policy: Policy, noise: Noise
 ) -> list[Generation]:
     """The generations of one batch under a prepared policy, cost included."""
-    canvas = base.canvas(prompts, max_new_tokens)
+    canvas = base.canvas(prompts, task.max_new_tokens, task.anchors)
     tally = Tally(eos_id=base.eos_id)
     steps = list(tally.timed(decode(base, canvas, policy, noise), base.device))
     trajectories = record(canvas, steps, noise.example_ids)
@@ -175,6 +176,7 @@ def _generation(
     rows: int,
 ) -> Generation:
     tokens = trajectory.response.tolist()
+    written = trajectory.response[trajectory.order].tolist()
     return Generation(
         example_id=trajectory.example_id,
         text=base.decode(tokens),
@@ -187,7 +189,7 @@ def _generation(
         sampler_passes=passes,
         guide_passes=guide_passes,
         columns=columns,
-        text_tokens=sum(token != base.eos_id for token in tokens),
+        text_tokens=sum(token != base.eos_id for token in written),
         seconds=tally.seconds / rows,
         peak_bytes=tally.peak_bytes,
     )

@@ -164,7 +164,7 @@ class _Scorer:
 def cost(lines: list[Generation]) -> dict[str, float | int]:
     """Totals over lines and their ratios; sums over rows, so independent of batching."""
     forwards = sum(line.base_forwards for line in lines)
-    tokens = sum(len(line.tokens) for line in lines)
+    tokens = sum(len(line.order) for line in lines)
     text_tokens = sum(line.text_tokens for line in lines)
     seconds = sum(line.seconds for line in lines)
     return {

@@ -1,7 +1,7 @@
 """The contract every frozen base keeps, whatever its architecture."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 
@@ -120,10 +120,17 @@ class Base(ABC):
         hidden = self.predict(canvas).hidden
         return hidden, self.unembed(hidden)
 
-    def canvas(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Canvas:
-        """A blank canvas on the base's device.
+    def canvas(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        anchors: Mapping[int, str | Sequence[int]] | None = None,
+    ) -> Canvas:
+        """A canvas on the base's device, blank but for its anchors.
 
-        Raises ConfigError if prompt and response together exceed the model's limit.
+        `anchors` are texts or ids to stand in every response from a column on (negative: counted
+        from the response's end). Raises ConfigError if prompt and response together exceed the
+        model's limit, or if the anchors do not fit.
         """
         longest = max(map(len, prompts))
         if longest + max_new_tokens > self.max_length:
@@ -138,7 +145,14 @@ class Base(ABC):
             mask_id=self.mask_id,
             pad_id=self.pad_id,
         )
-        return blank.to(self.device)
+        canvas = blank.to(self.device)
+        if not anchors:
+            return canvas
+        ids = {c: self.encode(a) if isinstance(a, str) else a for c, a in anchors.items()}
+        try:
+            return canvas.anchor(ids)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, special tokens recognised, nothing added."""

@@ -43,6 +43,7 @@ class JointSamplerConfig(PreTrainedConfig):
         base_fingerprint: str | None = None,
         base_config: dict[str, Any] | None = None,
         trained_depth: int | None = None,
+        price_per_nat: list[float] | None = None,
         **kwargs: Any,
     ) -> None:
         self.base_name = base_name
@@ -50,6 +51,7 @@ class JointSamplerConfig(PreTrainedConfig):
         self.base_fingerprint = base_fingerprint
         self.base_config = base_config
         self.trained_depth = trained_depth
+        self.price_per_nat = price_per_nat
         super().__init__(**kwargs)
 
 

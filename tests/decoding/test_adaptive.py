@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 import torch
 
 import dlmjoint
@@ -11,6 +12,8 @@ from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.order import HighProbability
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise
 from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World, sequences
 
@@ -25,7 +28,9 @@ def test_a_budget_of_nothing_is_exact_decoding(world: World) -> None:
 def test_a_larger_budget_never_writes_fewer_tokens_in_the_first_forward(world: World) -> None:
     counts = []
     for nats in (0.0, 0.5, 2.0, 1e9):
-        policy = Policy(Budget(nats, cap=6), refine=Joint(world.sampler)).prepare(world.base)
+        policy = Policy(Budget(nats, rate=(1.0,), cap=6), refine=Joint(world.sampler)).prepare(
+            world.base
+        )
         canvas = world.base.canvas(PROMPTS, LENGTH)
         first = next(decode(world.base, canvas, policy, Noise(0, (0, 1, 2))))
         counts.append([int(first.canvas.masked[row].sum()) for row in range(3)])
@@ -67,3 +72,18 @@ def test_the_entropy_bound_counts_all_but_the_last_token() -> None:
         accepted.append(bool(ok))
         spent = spent + price
     assert accepted == [True, True, False, False]  # 0, ln 2, 2 ln 2: the second is still within
+
+
+def test_a_sampler_that_carries_its_prices_leaves_one_dial(dream: World) -> None:
+    sampler = JointSampler.from_base(dream.base, gain=1.0).eval()
+    policy = Policy(Budget(1.5), refine=Joint(sampler))
+    with pytest.raises(ConfigError, match="needs the price of a token"):
+        policy.prepare(dream.base)
+    sampler.config.price_per_nat = [0.5, 0.9]
+    told = replace(policy, commits_per_forward=Budget(1.5, rate=(0.5, 0.9)))
+    assert sequences(dream.base, policy) == sequences(dream.base, told)
+
+
+def test_marginals_have_no_prices_of_their_own(dream: World) -> None:
+    with pytest.raises(ConfigError, match="needs the price of a token"):
+        Policy(Budget(1.5)).prepare(dream.base)

@@ -36,7 +36,10 @@ REFINES = {
     "joint 2": lambda w: {"commits_per_forward": 2, "refine": Joint(w.sampler)},
     "joint 4": lambda w: {"commits_per_forward": 4, "refine": Joint(w.sampler)},
     "joint 8": lambda w: {"commits_per_forward": 8, "refine": Joint(w.sampler)},
-    "adaptive": lambda w: {"commits_per_forward": Budget(1.0, cap=5), "refine": Joint(w.sampler)},
+    "adaptive": lambda w: {
+        "commits_per_forward": Budget(1.0, rate=(1.0,), cap=5),
+        "refine": Joint(w.sampler),
+    },
 }
 CACHES = {"no cache": NoCache(), "freecache": FreeCache(4), "dual": DualCache(4)}
 EARLY = {"never": Never(), "prophet": Prophet(Staged(0.9, 0.6, 0.4))}
@@ -82,7 +85,7 @@ SINGLES: dict[str, dict[str, Callable[[World], object]]] = {
     "threshold": {"commits_per_forward": lambda w: ConfidenceThreshold(0.2)},
     "factor": {"commits_per_forward": lambda w: ConfidenceFactor(1.5)},
     "entropy bound": {"commits_per_forward": lambda w: EntropyBound(4.0)},
-    "budget": {"commits_per_forward": lambda w: Budget(2.0)},
+    "budget": {"commits_per_forward": lambda w: Budget(2.0, rate=(1.0,))},
     "guide": {"guide": lambda w: LoadedGuide(w.guide, TopK(8)), "order": lambda w: LeftToRight()},
     "apd": {"guide": lambda w: LoadedGuide(w.guide, Agreement()), "order": lambda w: LeftToRight()},
     "classifier-free": {"forward": lambda w: ClassifierFree(0.5)},
@@ -132,7 +135,8 @@ def test_agreement_with_the_marginals_is_refused_for_a_samplers_drafts(
         (lambda: Published("chess"), "no thresholds for 'chess'"),
         (lambda: Columns(-1, 2), "is no region"),
         (lambda: Staged(first=0.8), "stages change at"),
-        (lambda: Budget(-1.0), "must not be negative"),
+        (lambda: Budget(-1.0), "nats is -1"),
+        (lambda: Budget(rate=()), "expected prices"),
         (lambda: ConfidenceThreshold(0), "threshold is 0"),
         (lambda: TopK(0), "k is 0"),
         (lambda: EndOfText(0), "consecutive is 0"),

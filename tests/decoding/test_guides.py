@@ -17,7 +17,7 @@ from dlmjoint.decoding.accept import (
 )
 from dlmjoint.decoding.ar_guide import LoadedGuide
 from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.guide import Gate, Guide, NoGuide
+from dlmjoint.decoding.guide import Gate, NoGuide
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.turn import Turn

@@ -79,7 +79,7 @@ class TrajectoryKL(Metric):
             ]
             sums = np.concatenate(batches)
             save_array(path, sums)
-        counts = np.array([len(generation.tokens) for generation in chosen], dtype=float)
+        counts = np.array([len(generation.order) for generation in chosen], dtype=float)
         return {"trajectory_kl": ratio(sums, counts)}
 
 
@@ -89,13 +89,15 @@ def excess_nats(base: Base, policy: Policy, exact: list[Generation]) -> Float[np
     Raises ConfigError if the policy's windows or blocks do not let it follow the exact order.
     """
     order = torch.tensor([generation.order for generation in exact])
-    place = torch.empty_like(order)
-    place.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     tokens = torch.tensor([generation.tokens for generation in exact])
+    place = torch.zeros_like(tokens)
+    place.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     forced = replace(
         policy, order=ForcedOrder(place), draw=ForcedDraw(inner=policy.draw, tokens=tokens)
     )
-    canvas = base.canvas([generation.prompt for generation in exact], order.shape[1])
+    canvas = base.canvas([generation.prompt for generation in exact], tokens.shape[1])
+    fixed = torch.ones_like(tokens, dtype=torch.bool).scatter(1, order, False)
+    canvas.tokens[:, canvas.response][fixed] = tokens[fixed].to(base.device)  # anchors
     ids = tuple(range(len(exact)))
     followed = record(canvas, decode(base, canvas, forced, Noise(0, ids)), ids)
     if not torch.equal(torch.stack([trajectory.order for trajectory in followed]), order):

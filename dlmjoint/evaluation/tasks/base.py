@@ -23,6 +23,9 @@ class Task(ABC):
     """Columns of the response."""
     draw: Draw | None = None
     """Replaces every decoder's own draw, for example temperature 0 where accuracy is measured."""
+    anchors: dict[int, str] | None = None
+    """Texts fixed in every response before decoding, by column (negative: from its end), for all
+    decoders alike; tokenised by each base. Prophet's `AfterAnchor` looks behind the last of them."""
     exact: Policy = field(default_factory=Policy)
     """How references are drawn: one commit per forward, with the order the decoders use."""
     metrics: list[Metric] | None = None

@@ -229,30 +229,34 @@ def hours(flops: float, flops_per_second: float = H100, utilisation: float = 0.4
 # Speed-up
 
 
-def weights_read(size: Size, response: int, commits: int, joint: bool) -> int:
-    """Weights read from memory to decode one batch of any size: each forward reads the blocks and
-    the head, each sampler pass the layer and the head. Small batches take time in proportion to
-    this, large ones in proportion to FLOPs."""
-    forwards = -(-response // commits)
-    read = forwards * (size.layers * size.block_matrices + size.head)
-    passes = response - forwards if joint else 0
-    return read + passes * (size.layer_matrices + size.head)
+def bytes_read(size: Size, setting: Setting, commits: int, joint: bool) -> float:
+    """Bytes of weights read from memory to decode one batch of any size: each forward reads the
+    blocks and the head, each sampler pass the layer, in float32, and the head. Small batches take
+    time in proportion to this, large ones in proportion to FLOPs."""
+    forwards = -(-setting.max_new_tokens // commits)
+    head = size.head * setting.element
+    read = forwards * (block_bytes(size, setting.element, setting.bits) + head)
+    passes = setting.max_new_tokens - forwards if joint else 0
+    return read + passes * (size.layer_matrices * LAYER_BYTES + head)
 
 
-def speed_ups(size: Size, length: int, response: int) -> list[dict[str, Any]]:
-    """For every K, how many times fewer FLOPs, and weights read, than exact decoding."""
-    exact_flops = decode_flops(size, length, response, 1, joint=False)
-    exact_read = weights_read(size, response, 1, joint=False)
+def speed_ups(size: Size, setting: Setting) -> list[dict[str, Any]]:
+    """For every K, how many times fewer FLOPs, and bytes of weights read, than exact decoding."""
+
+    def costs(commits: int, joint: bool) -> tuple[float, float]:
+        flops = decode_flops(size, setting.length, setting.max_new_tokens, commits, joint)
+        return flops, bytes_read(size, setting, commits, joint)
+
+    exact_flops, exact_read = costs(1, joint=False)
     rows = []
     for commits in COMMITS:
         row: dict[str, Any] = {"commits_per_forward": commits}
         for name, joint in (("marginals", False), ("joint", True)):
-            flops = decode_flops(size, length, response, commits, joint)
-            read = weights_read(size, response, commits, joint)
+            flops, read = costs(commits, joint)
             row[name] = {
                 "flops_per_example": flops,
                 "by_flops": exact_flops / flops,
-                "by_weights_read": exact_read / read,
+                "by_bytes_read": exact_read / read,
             }
         rows.append(row)
     return rows
@@ -272,14 +276,20 @@ def published_speed_ups(family: str, size: Size) -> dict[str, dict[int, float]]:
 # Memory, in bytes
 
 
-def base_bytes(size: Size, element: int, bits: int | None = None) -> float:
-    """The base's weights: `element` bytes each. Quantised blocks take `bits` per weight; NF4 has
-    one float32 scale for 64 weights beside them."""
+def block_bytes(size: Size, element: int, bits: int | None = None) -> float:
+    """The matrices of the base's blocks: `element` bytes per weight, or `bits`; NF4 has one float32
+    scale for 64 weights beside them."""
+    weights = size.layers * size.block_matrices
     if bits is None:
-        return size.parameters * element
-    quantised = size.layers * size.block_matrices
-    scales = quantised / 64 * 4 if bits == 4 else 0
-    return (size.parameters - quantised) * element + quantised * bits / 8 + scales
+        return weights * element
+    return weights * bits / 8 + (weights / 64 * 4 if bits == 4 else 0)
+
+
+def base_bytes(size: Size, element: int, bits: int | None = None) -> float:
+    """The base's weights: its blocks', and `element` bytes for each of the others, which are never
+    quantised."""
+    others = size.parameters - size.layers * size.block_matrices
+    return others * element + block_bytes(size, element, bits)
 
 
 def forward_bytes(size: Size, columns: int, element: int) -> int:

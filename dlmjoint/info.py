@@ -105,7 +105,7 @@ def describe(files: ModelFiles, setting: Setting, sampler: str | None = None) ->
     """
     family, config = read_config(files)
     size = measure(family, config)
-    speed = speed_ups(size, setting.length, setting.max_new_tokens)
+    speed = speed_ups(size, setting)
     flops = work(size, setting)
     terms = {
         verb: {name: {"bytes": number, "is": words} for name, (number, words) in parts.items()}
@@ -188,7 +188,8 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
     setting = found["setting"]
     yield (
         f"GPU hours: {number(setting['flops_per_second'])}FLOP/s per GPU, of which "
-        f"{setting['utilisation']:.0%} is assumed to be reached, by base and sampler alike."
+        f"{setting['utilisation']:.0%} is assumed to be reached, by base and sampler alike: FLOPs are "
+        "a measure of time only where both multiply in the same precision."
     )
     if found["published_speed_up"]:
         yield f"* by ADJUST's authors, not here: {PUBLISHED_SETTING}. All else is arithmetic."
@@ -262,7 +263,7 @@ def _speed(found: Mapping[str, Any]) -> Table:
     """Speed-ups over exact decoding by arithmetic, and the authors' measured ones."""
     table = Table(title="speed-up over one token per forward")
     table.add_column("K", justify="right")
-    kinds = {"by_flops": "FLOPs", "by_weights_read": "weights read"}
+    kinds = {"by_flops": "FLOPs", "by_bytes_read": "bytes read"}
     for name in PUBLISHED:
         for words in kinds.values():
             table.add_column(f"{name}\nby {words}", justify="right")

@@ -163,24 +163,28 @@ def test_flops_of_a_training_step_are_those_torch_counts(tiny, module):
 
 def test_exact_decoding_is_the_unit_and_more_commits_are_faster(dream, llada):
     for size in (dream, llada):
-        rows = arithmetic.speed_ups(size, 128, 127)
+        rows = arithmetic.speed_ups(size, Setting())
         for name in ("marginals", "joint"):
-            for kind in ("by_flops", "by_weights_read"):
+            for kind in ("by_flops", "by_bytes_read"):
                 values = [row[name][kind] for row in rows]
                 assert values[0] == pytest.approx(1)
                 assert values == sorted(values)
         assert all(
             row["joint"][kind] <= row["marginals"][kind] <= row["commits_per_forward"]
             for row in rows
-            for kind in ("by_flops", "by_weights_read")
+            for kind in ("by_flops", "by_bytes_read")
         )
 
 
 def test_the_weights_a_decoding_reads_are_counted_by_hand(dream):
-    forward = 28 * dream.block_matrices + dream.head
-    assert arithmetic.weights_read(dream, 10, 4, joint=False) == 3 * forward
-    layer = dream.layer_matrices + dream.head
-    assert arithmetic.weights_read(dream, 10, 4, joint=True) == 3 * forward + 7 * layer
+    setting = Setting(max_new_tokens=10)
+    blocks, head = 28 * dream.block_matrices, dream.head
+    forward = 2 * (blocks + head)
+    assert arithmetic.bytes_read(dream, setting, 4, joint=False) == 3 * forward
+    layer = 4 * dream.layer_matrices + 2 * head
+    assert arithmetic.bytes_read(dream, setting, 4, joint=True) == 3 * forward + 7 * layer
+    quantised = replace(setting, bits=8)
+    assert arithmetic.bytes_read(dream, quantised, 1, joint=False) == 10 * (blocks + 2 * head)
 
 
 def test_the_authors_throughput_stands_beside_their_base_alone(dream, llada):

@@ -23,7 +23,7 @@ COMMITS = (1, 2, 3, 4, 8)
 H100 = 989e12
 """FLOP/s of dense bfloat16 products on an H100 SXM, by NVIDIA's data sheet."""
 LAYER_BYTES = 4
-"""Of a joint layer's weights: it is trained, and by default run, in float32."""
+"""Of a joint layer's weights while it is trained; decoding runs it in the base's dtype."""
 ADAM_STATES = 2
 """Numbers AdamW keeps per parameter: the means of the gradient and of its square."""
 PUBLISHED = {
@@ -231,13 +231,13 @@ def hours(flops: float, flops_per_second: float = H100, utilisation: float = 0.4
 
 def bytes_read(size: Size, setting: Setting, commits: int, joint: bool) -> float:
     """Bytes of weights read from memory to decode one batch of any size: each forward reads the
-    blocks and the head, each sampler pass the layer, in float32, and the head. Small batches take
-    time in proportion to this, large ones in proportion to FLOPs."""
+    blocks and the head, each sampler pass the layer and the head. Small batches take time in
+    proportion to this, large ones in proportion to FLOPs."""
     forwards = -(-setting.max_new_tokens // commits)
     head = size.head * setting.element
     read = forwards * (block_bytes(size, setting.element, setting.bits) + head)
     passes = setting.max_new_tokens - forwards if joint else 0
-    return read + passes * (size.layer_matrices * LAYER_BYTES + head)
+    return read + passes * (size.layer_matrices * setting.element + head)
 
 
 def speed_ups(size: Size, setting: Setting) -> list[dict[str, Any]]:
@@ -298,9 +298,9 @@ def forward_bytes(size: Size, columns: int, element: int) -> int:
     return columns * (3 * size.inner + 3 * size.width) * element
 
 
-def pass_bytes(size: Size, columns: int) -> int:
-    """The same for a sampler pass in float32, with two concatenated inputs and their source."""
-    return forward_bytes(size, columns, LAYER_BYTES) + 4 * columns * size.width * LAYER_BYTES
+def pass_bytes(size: Size, columns: int, element: int) -> int:
+    """The same for a sampler pass, with two concatenated inputs and their source."""
+    return forward_bytes(size, columns, element) + 4 * columns * size.width * element
 
 
 def drawing_bytes(size: Size, rows: int, response: int) -> int:
@@ -343,13 +343,13 @@ def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str
         drawing_bytes(size, setting.batch_size, setting.max_new_tokens),
         "ranking and drawing, float64; more with top-p",
     )
-    either = max(forward[0], pass_bytes(size, columns))
+    either = max(forward[0], pass_bytes(size, columns, setting.element))
     return {
         "generate": {"weights": weights, "activations": forward, "logits": logits},
         "fit": {"weights": weights, **_fit_memory(size, setting)},
         "eval": {
             "weights": weights,
-            "joint layer": (size.layer_parameters * LAYER_BYTES, "the sampler, float32"),
+            "joint layer": (size.layer_parameters * setting.element, "the sampler"),
             "activations": (either, "one block of a forward, or a sampler pass"),
             "logits": logits,
             "keys and values": (

@@ -188,8 +188,8 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
     setting = found["setting"]
     yield (
         f"GPU hours: {number(setting['flops_per_second'])}FLOP/s per GPU, of which "
-        f"{setting['utilisation']:.0%} is assumed to be reached, by base and sampler alike: FLOPs are "
-        "a measure of time only where both multiply in the same precision."
+        f"{setting['utilisation']:.0%} is assumed to be reached, by base and sampler alike (fit trains "
+        "the layer in float32: use a mixed precision, or its share takes longer)."
     )
     if found["published_speed_up"]:
         yield f"* by ADJUST's authors, not here: {PUBLISHED_SETTING}. All else is arithmetic."

@@ -181,7 +181,7 @@ def test_the_weights_a_decoding_reads_are_counted_by_hand(dream):
     blocks, head = 28 * dream.block_matrices, dream.head
     forward = 2 * (blocks + head)
     assert arithmetic.bytes_read(dream, setting, 4, joint=False) == 3 * forward
-    layer = 4 * dream.layer_matrices + 2 * head
+    layer = 2 * (dream.layer_matrices + head)
     assert arithmetic.bytes_read(dream, setting, 4, joint=True) == 3 * forward + 7 * layer
     quantised = replace(setting, bits=8)
     assert arithmetic.bytes_read(dream, quantised, 1, joint=False) == 10 * (blocks + 2 * head)

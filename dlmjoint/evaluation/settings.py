@@ -140,8 +140,7 @@ def weights_hash(policy: Policy) -> str | None:
 
 def dtype_name(base: Base) -> str:
     """The base's dtype, as `load_base` takes it."""
-    tokens = torch.tensor([base.mask_id], device=base.device)
-    return str(base.embed(tokens).dtype).removeprefix("torch.")
+    return str(base.dtype).removeprefix("torch.")
 
 
 def _refuse(old: dict[str, Any], new: dict[str, Any], run_dir: Path, where: str) -> None:

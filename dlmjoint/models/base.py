@@ -39,6 +39,8 @@ class Base(ABC):
     max_length: int
     """Columns a canvas may have."""
     device: torch.device
+    dtype: torch.dtype
+    """Of hidden states."""
     tokenizer: PreTrainedTokenizerBase | None
     bits: int | None = None
     """Per weight, where the base was quantised."""

@@ -71,6 +71,11 @@ class Autoregressive(Base):
         """Where the model lies."""
         return self.ids.device
 
+    @property
+    def dtype(self) -> torch.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the model's weights."""
+        return self.head.weight.dtype
+
     @classmethod
     def random(cls, seed: int = 0) -> "Autoregressive":
         """See `Base.random`."""

@@ -29,7 +29,7 @@ class TableModel(Base):
         self.mask_id = values + 1
         self.vocab_size = self.hidden_size = values + 2
         self.max_length = 64 + joint.ndim
-        self.device = torch.device("cpu")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
 
     @classmethod
     def random(cls, seed: int = 0) -> "TableModel":

@@ -105,7 +105,7 @@ class TransformerBase(Base):
         return self.network.model.embed_tokens.weight.device
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Of hidden states; a quantised base's own weights are smaller."""
         return self.network.model.norm.weight.dtype
 

@@ -107,12 +107,12 @@ def _pair(world: World, pair: tuple[str, str]) -> Policy:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" + ".join)
 def test_a_row_alone_is_decoded_as_in_a_left_padded_batch_under_every_pair(
-    dream: World, pair: tuple[str, str]
+    world: World, pair: tuple[str, str]
 ) -> None:
-    policy = _pair(dream, pair)
-    batch = dlmjoint.generate(dream.base, PROMPTS, policy, LENGTH, seed=5)
+    policy = _pair(world, pair)
+    batch = dlmjoint.generate(world.base, PROMPTS, policy, LENGTH, seed=5)
     for row, prompt in enumerate(PROMPTS):
-        alone = dlmjoint.generate(dream.base, [prompt], policy, LENGTH, seed=5, first_id=row)
+        alone = dlmjoint.generate(world.base, [prompt], policy, LENGTH, seed=5, first_id=row)
         assert alone.sequences[0] == batch.sequences[row]
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
+from dlmjoint.bench.command import bench
 from dlmjoint.convert import convert
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sample": sample,
     "convert": convert,
     "info": info,
+    "bench": bench,
 }
 FIRST = {"info": "base"}
 """Settings that may also be given first, without their flag."""

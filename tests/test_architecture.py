@@ -14,6 +14,7 @@ RANKS = [
     {"sampling", "arithmetic", "info"},
     {"tiny"},
     {"distill", "evaluation", "convert", "show"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]

@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import dlmjoint
 from dlmjoint import arithmetic, cli
 from dlmjoint.arithmetic import Setting, Size
 from dlmjoint.decoding.decode import decode
@@ -25,7 +26,7 @@ from dlmjoint.random import Noise
 from tests.conftest import CHECKPOINTS, GOLDEN
 
 TINY = CHECKPOINTS / "tiny-dream"
-PUBLISHED = Path(__file__).parent / "models" / "published"
+PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
 
 
 def _size(name: str) -> Size:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import dlmjoint
 from dlmjoint.models.load import find_family
 
-PUBLISHED = Path(__file__).parent / "published"
+PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
 LAYERS = {"dream-7b": 28, "llada-8b": 32}
 DREAM = {
     "model.embed_tokens.weight": (152064, 3584),

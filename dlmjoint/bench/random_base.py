@@ -1,0 +1,93 @@
+"""A folder as the hub would hold it, with random weights: what is at hand where no weights are."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.files import INDEX, SINGLE
+from dlmjoint.models.load import find_family
+from dlmjoint.provenance import write_json
+
+SHARD_BYTES = 5_000_000_000
+"""Most bytes in one file, as on the hub."""
+STD = 0.02
+
+
+def published_names() -> list[str]:
+    """The bases whose published config values are in the package."""
+    folder = files("dlmjoint.models") / "published"
+    return sorted(path.name.removesuffix(".json") for path in folder.iterdir())
+
+
+def published_config(name: str) -> dict[str, Any]:
+    """The values of a base's config.json, as published. Raises ConfigError for an unknown one."""
+    if name not in published_names():
+        raise ConfigError(f"{name!r} is none of the published bases {published_names()}")
+    path = files("dlmjoint.models") / "published" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_random_base(
+    folder: Path,
+    values: dict[str, Any],
+    dtype: torch.dtype,
+    device: str = "cpu",
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
+    """Write config.json and sharded weights, drawn weight by weight in their own dtype; the bytes
+    written.
+
+    Normal with a small deviation, norms at one: activations stay finite at any depth, and the head
+    is wide enough apart that tokens differ.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", values)
+    family = find_family(str(values["model_type"]))
+    generator = torch.Generator(device).manual_seed(0)
+    shards: list[dict[str, Tensor]] = [{}]
+    names: list[list[str]] = [[]]
+    total = held = 0
+
+    def flush() -> None:
+        save_file(shards[-1], folder / f"part-{len(shards):05d}.safetensors", {"format": "pt"})
+
+    for name, shape in family.shapes(family.read_config(values)).items():
+        weight = torch.empty(shape, dtype=dtype, device=device)
+        if name.endswith(".bias"):
+            weight.zero_()
+        elif len(shape) == 1:
+            weight.fill_(1)
+        else:
+            weight.normal_(0, STD, generator=generator)
+        size = weight.numel() * weight.element_size()
+        if held and held + size > shard_bytes:
+            flush()
+            shards[-1] = {}  # its memory is free before the next shard is drawn
+            shards.append({})
+            names.append([])
+            held = 0
+        shards[-1][name] = weight.cpu()
+        names[-1].append(name)
+        held, total = held + size, total + size
+    flush()
+    _rename(folder, names, total)
+    return total
+
+
+def _rename(folder: Path, names: list[list[str]], total: int) -> None:
+    """The names of the hub: one file, or shards and their index."""
+    if len(names) == 1:
+        (folder / "part-00001.safetensors").rename(folder / SINGLE)
+        return
+    index = {}
+    for number, part in enumerate(names, 1):
+        file = f"model-{number:05d}-of-{len(names):05d}.safetensors"
+        (folder / f"part-{number:05d}.safetensors").rename(folder / file)
+        index |= dict.fromkeys(part, file)
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})

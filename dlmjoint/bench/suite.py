@@ -1,0 +1,50 @@
+"""The contract of a suite. A new suite is a new file here."""
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dlmjoint.bench
+from dlmjoint.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the command was asked for."""
+
+    models: list[str]
+    batch_sizes: list[int]
+    lengths: list[int]
+    forwards: int
+    repeats: int
+    device: str
+    dtype: str
+    workdir: Path
+
+
+class Suite(ABC):
+    """Things measured together in one run."""
+
+    name: ClassVar[str]
+    """As the command line has it."""
+
+    @abstractmethod
+    def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+        """Yield one JSON-able record per point measured; `note` says what is going on."""
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of this name, of all in this package. Raises ConfigError for an unknown one."""
+    found = {}
+    for module in pkgutil.iter_modules(dlmjoint.bench.__path__):
+        for member in vars(importlib.import_module(f"dlmjoint.bench.{module.name}")).values():
+            if inspect.isclass(member) and issubclass(member, Suite) and member is not Suite:
+                found[member.name] = member
+    if name not in found:
+        raise ConfigError(f"there is no suite {name!r}; known: {sorted(found)}")
+    return found[name]()

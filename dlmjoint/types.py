@@ -97,9 +97,7 @@ class Canvas:
     def select(self, rows: Bool[Tensor, " B"]) -> "Canvas":
         """Some of the rows, in a canvas of their own."""
         anchors = None if self.anchors is None else self.anchors[rows]
-        return replace(
-            self, tokens=self.tokens[rows], attends=self.attends[rows], anchors=anchors
-        )
+        return replace(self, tokens=self.tokens[rows], attends=self.attends[rows], anchors=anchors)
 
     def to(self, device: torch.device | str) -> "Canvas":
         """The same canvas on another device."""

@@ -76,9 +76,14 @@ def table_of(records: list[dict[str, Any]]) -> Table:
     """One line per thing measured: median rate and range, ratio to exact, memory."""
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "batch", "length", "what", "per second", "to exact", "peak memory"):
-        table.add_column(heading, justify="left" if heading in ("model", "what") else "right")
+        left = heading in ("model", "what")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
     for record in records:
-        where = [record["model"], str(record.get("batch_size", "")), str(record.get("length", ""))]
+        where = [
+            Path(record["model"]).name,
+            str(record.get("batch_size", "")),
+            str(record.get("length", "")),
+        ]
         if record.get("out_of_memory"):
             table.add_row(*where, record["point"], "out of memory", "", "")
         if record["point"] == "load":

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from dlmjoint.decoding.adaptive import EntropyBound
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
@@ -21,6 +22,7 @@ from dlmjoint.evaluation.metrics.nll import NLL, text_nll
 from dlmjoint.evaluation.metrics.trajectory_kl import TrajectoryKL, excess_nats
 from dlmjoint.evaluation.records import Generation, Grade
 from dlmjoint.evaluation.run import decode_batch
+from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.random import Noise
 from dlmjoint.tiny.corpus import problem
 
@@ -248,7 +250,29 @@ def test_features_are_the_last_tokens_last_hidden_state(judge, tmp_path):
 def exact(base):
     """Exact trajectories, some with longer prompts: padding is on the way."""
     prompts = [[501]] * 6 + [[501, 70, 71, 72]] * 3
-    return decode_batch(base, prompts, 8, Policy().prepare(base), Noise(5, tuple(range(9))))
+    task = Unconditional(n=9, max_new_tokens=8)
+    return decode_batch(base, prompts, task, Policy().prepare(base), Noise(5, tuple(range(9))))
+
+
+def test_an_anchored_trajectory_is_followed_with_its_anchors_in_place(base):
+    """Exact decoding with a fixed text has no excess over itself, and counts what it wrote."""
+    task = Unconditional(n=3, max_new_tokens=8, anchors={3: "is"})
+    exact = Policy().prepare(base)
+    made = decode_batch(base, [[501]] * 3, task, exact, Noise(1, (0, 1, 2)))
+    fixed = base.encode("is")
+    for line in made:
+        assert line.tokens[3 : 3 + len(fixed)] == fixed
+        assert len(line.order) == 8 - len(fixed)
+    np.testing.assert_allclose(excess_nats(base, exact, made), 0, atol=1e-5)
+    assert (excess_nats(base, Policy(4).prepare(base), made) != 0).any()
+
+
+def test_rows_that_finish_at_different_times_are_followed_each_along_its_own_order(base, exact):
+    """Adaptive schedules end rows apart; the excess must not depend on who else is in the batch."""
+    policy = Policy(EntropyBound(6.0)).prepare(base)
+    together = excess_nats(base, policy, exact)
+    alone = np.concatenate([excess_nats(base, policy, [one]) for one in exact])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_the_trajectory_kl_of_one_token_per_forward_is_zero(base, exact):

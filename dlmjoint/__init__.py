@@ -9,8 +9,8 @@ tokens per forward.
 The loop everything runs through is `dlmjoint.decoding.decode.decode`.
 """
 
-from dlmjoint.decoding.adaptive import Budget
 from dlmjoint.decoding.ar_guide import ARGuide
+from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.freecache import FreeCache

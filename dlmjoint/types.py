@@ -1,7 +1,7 @@
 """The values that flow through the library.
 
-Axes, everywhere: B rows, L canvas columns, N response columns, P prompt columns, D hidden size,
-V vocabulary, C cells (pairs of row and column), M cells to write (N without anchors), W
+Axes, everywhere: B rows (R of them still being decoded), L canvas columns, N response columns, P
+prompt columns, D hidden size, V vocabulary, C cells (pairs of row and column), M cells to write (N without anchors), W
 consecutive states of a trajectory or the columns of one forward.
 """
 

@@ -180,7 +180,7 @@ def _generation(
     return Generation(
         example_id=trajectory.example_id,
         text=base.decode(tokens),
-        stop="eos" if base.eos_id in tokens else "length",
+        stop="eos" if set(base.end_ids).intersection(tokens) else "length",
         prompt=trajectory.prompt.tolist(),
         tokens=tokens,
         order=trajectory.order.tolist(),

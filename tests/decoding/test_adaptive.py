@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.adaptive import Budget, ConfidenceFactor, ConfidenceThreshold, EntropyBound
+from dlmjoint.decoding.budget import Budget
+from dlmjoint.decoding.confidence import ConfidenceFactor, ConfidenceThreshold
 from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.order import HighProbability
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint

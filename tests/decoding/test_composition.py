@@ -11,10 +11,13 @@ from dlmjoint.decoding.accept import (
     Agreement,
     TopK,
 )
-from dlmjoint.decoding.adaptive import Budget, ConfidenceFactor, ConfidenceThreshold, EntropyBound
 from dlmjoint.decoding.ar_guide import ARGuide, LoadedGuide
+from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.cache import NoCache
-from dlmjoint.decoding.early import Coherent, EndOfText, FirstOf, Never
+from dlmjoint.decoding.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.early import Coherent, FirstOf, Never
+from dlmjoint.decoding.end_of_text import EndOfText
+from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.fastdllm import DualCache, PrefixCache
 from dlmjoint.decoding.forward import ClassifierFree
 from dlmjoint.decoding.freecache import FreeCache

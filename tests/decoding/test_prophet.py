@@ -11,7 +11,8 @@ from dlmjoint.decoding.accept import (
 )
 from dlmjoint.decoding.ar_guide import LoadedGuide
 from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.early import Coherent, EndOfText
+from dlmjoint.decoding.early import Coherent
+from dlmjoint.decoding.end_of_text import EndOfText
 from dlmjoint.decoding.fastdllm import DualCache
 from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.order import LeftToRight

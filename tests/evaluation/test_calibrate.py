@@ -9,7 +9,7 @@ import torch
 
 import dlmjoint
 from dlmjoint.cli import main
-from dlmjoint.decoding.adaptive import Budget
+from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import Coherent
 from dlmjoint.decoding.policy import Policy

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dlmjoint.decoding.adaptive import EntropyBound
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError, LoadError

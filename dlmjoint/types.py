@@ -1,8 +1,8 @@
 """The values that flow through the library.
 
 Axes, everywhere: B rows (R of them still being decoded), L canvas columns, N response columns, P
-prompt columns, D hidden size, V vocabulary, C cells (pairs of row and column), M cells to write (N without anchors), W
-consecutive states of a trajectory or the columns of one forward.
+prompt columns, D hidden size, V vocabulary, C cells (pairs of row and column), M cells to write (N
+without anchors), W consecutive states of a trajectory or the columns of one forward.
 """
 
 from collections.abc import Mapping, Sequence

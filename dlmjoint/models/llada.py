@@ -2,6 +2,9 @@
 
 LLaDA-8B-Base/Instruct and LLaDA-1.5 have this architecture. The published files keep the names of
 an older code base for weights and settings; both are mapped here and nowhere else.
+
+Departure: the original rotates queries and keys in float32 (`rope_full_precision`), Llama's layers
+in the network's own dtype. In float32 the two are equal; in bfloat16 they differ by rounding.
 """
 
 from pathlib import Path

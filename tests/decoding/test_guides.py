@@ -24,7 +24,7 @@ from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
-from dlmjoint.models.causal import Autoregressive
+from dlmjoint.models.causal import UNKNOWN, Autoregressive, id_map
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.load import load_base
 from dlmjoint.random import Noise
@@ -128,3 +128,58 @@ def test_a_guide_of_another_vocabulary_is_refused() -> None:
         Autoregressive.beside(base, CHECKPOINTS / "tiny-joint")
     with pytest.raises(ConfigError, match="no tokenizer"):
         Autoregressive.beside(Dream.random(), CHECKPOINTS / "tiny-judge")
+
+
+class Words:
+    """A tokenizer that is nothing but a vocabulary."""
+
+    def __init__(self, vocabulary: dict[str, int]) -> None:
+        self.vocabulary, self.eos_token = vocabulary, "<end>"
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.vocabulary
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return self.vocabulary[token]
+
+
+def test_tokens_are_matched_by_their_strings_and_ends_with_the_end() -> None:
+    base = load_base(CHECKPOINTS / "tiny-dream")
+    assert base.tokenizer is not None
+    ours = base.tokenizer.get_vocab()
+    kept = [token for token, own in ours.items() if own < 400]
+    theirs = {"<end>": 0} | {token: number for number, token in enumerate(kept, 1)}
+    ids = id_map(base, Words(theirs), "a guide")
+    for token, own in ours.items():
+        if own < 400:
+            assert ids[own] == theirs[token]
+    assert ids[base.eos_id] == 0
+    assert ids[base.mask_id] == UNKNOWN
+    assert ids[base.bos_id] == UNKNOWN
+    few = {"<end>": 0} | {token: number for number, token in enumerate(kept[:100], 1)}
+    with pytest.raises(ConfigError, match=r"only 100 of the \d+ tokens"):
+        id_map(base, Words(few), "a guide")
+
+
+@torch.no_grad()
+def test_a_token_the_guide_lacks_is_never_accepted_and_is_no_context() -> None:
+    ids = torch.arange(40)
+    ids[7] = UNKNOWN
+    model = Autoregressive.random().model
+    guide = Autoregressive(model, ids, None, name="lacks 7", end_ids=(0,))
+    base = Dream.random()
+    canvas = base.canvas([[5, 6]], 6)
+    canvas.tokens[0, 2:4] = torch.tensor([7, 8])
+    found = guide.predict(canvas).hidden
+    assert bool((guide.unembed(found)[..., 7] == -torch.inf).all())
+    without = base.canvas([[5, 6, 8]], 5)
+    expected = Autoregressive.random().predict(without).hidden[0, 3]
+    torch.testing.assert_close(found[0, 4], expected, atol=2e-5, rtol=1e-4)
+    policy = Policy(
+        6, order=LeftToRight(), guide=LoadedGuide(guide, MinimumProbability(0.0)), draw=GREEDY
+    )
+    with torch.no_grad():
+        base.network.lm_head.weight[7] = 30 * base.network.lm_head.weight[9]
+    out = dlmjoint.generate(base, PROMPTS, policy, LENGTH)
+    assert any(7 in sequence for sequence in out.sequences)  # the first draft stays in any case
+    assert out.base_forwards > len(PROMPTS) * LENGTH // 6

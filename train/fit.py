@@ -1,6 +1,6 @@
 """Distil trajectories into a joint sampler.
 
-python -m train.fit fit --config configs/fit/tiny.yaml
+python -m train.fit --config configs/fit/tiny.yaml
 """
 
 import sys
@@ -8,4 +8,4 @@ import sys
 from dlmjoint.cli import main
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(["fit", *sys.argv[1:]])

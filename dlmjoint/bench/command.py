@@ -1,20 +1,20 @@
 """`dlmjoint bench`: run a suite, show it, write it down."""
 
 import tempfile
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
-from dlmjoint.bench.suite import Setting, find_suite
+from dlmjoint.bench.random_base import published_names
+from dlmjoint.bench.suite import Setting, Suite, find_suite
+from dlmjoint.bench.table import table_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.provenance import provenance, write_json
 
-FULL_SIZE = ["dream-7b", "llada-8b"]
-"""The published sizes that are taken where there is a GPU."""
 TINY = "checkpoints/tiny-dream"
 
 
@@ -39,72 +39,71 @@ def bench(
         batch_sizes: rows decoded together; 1, 4 and 16 by default.
         lengths: canvas columns; 128 and 512 by default.
         forwards: base forwards measured per point, rather than whole responses.
-        repeats: of every point, all decoders in turn; one more, unmeasured, comes first.
+        repeats: of every point, all decoders in turn, and training steps per batch size; one more,
+            unmeasured, comes first.
         device: `cuda` if there is one.
         dtype: of the base; bfloat16 on a GPU, float32 on a CPU.
-        workdir: for random weights (16 GB per 7B base) and trajectories; a temporary folder.
+        workdir: where a temporary folder is made for random weights (16 GB per 7B base in bfloat16)
+            and trajectories; the system's own place by default.
         output: also write the records there as JSON, after every point.
     """
     on_gpu = device.startswith("cuda") if device else torch.cuda.is_available()
+    if on_gpu and not torch.cuda.is_available():
+        raise ConfigError(f"device is {device}, but there is no CUDA device; leave it out")
+    if workdir is not None and not workdir.is_dir():
+        raise ConfigError(f"workdir {workdir} is no folder")
     chosen = find_suite(suite)
-    console = Console()
-    with tempfile.TemporaryDirectory() as temporary:
+    # A folder of its own: whatever is in the workdir stays as it is.
+    with tempfile.TemporaryDirectory(dir=workdir) as temporary:
         setting = Setting(
-            models=models or (FULL_SIZE if on_gpu else [TINY]),
-            batch_sizes=_positive("batch_sizes", batch_sizes or [1, 4, 16]),
-            lengths=_positive("lengths", lengths or [128, 512]),
-            forwards=_positive("forwards", [forwards])[0],
-            repeats=_positive("repeats", [repeats])[0],
+            models=_known(models or (published_names() if on_gpu else [TINY])),
+            batch_sizes=_at_least(
+                "batch_sizes", [1, 4, 16] if batch_sizes is None else batch_sizes
+            ),
+            lengths=_at_least("lengths", [128, 512] if lengths is None else lengths, 2),
+            forwards=_at_least("forwards", [forwards])[0],
+            repeats=_at_least("repeats", [repeats])[0],
             device=device or ("cuda" if on_gpu else "cpu"),
             dtype=dtype or ("bfloat16" if on_gpu else "float32"),
-            workdir=workdir or Path(temporary),
+            workdir=Path(temporary),
         )
-        if not on_gpu:
-            console.print("No GPU: this is not full size. Speeds and ratios are this CPU's.")
-        records: list[dict[str, Any]] = []
-        for record in chosen.run(setting, lambda text: console.print(f"[dim]{text}[/dim]")):
-            records.append(record)
-            if output is not None:
-                made = provenance(
-                    {"suite": suite, "device": setting.device, "dtype": setting.dtype}
-                )
-                write_json(output, {"suite": suite, "records": records, "provenance": made})
+        _run(chosen, setting, output)
+
+
+def _run(suite: Suite, setting: Setting, output: Path | None) -> None:
+    """Show what a suite measures, and keep it after every point."""
+    console, records = Console(), list[dict[str, Any]]()
+    if not setting.device.startswith("cuda"):
+        console.print(_without_gpu(setting))
+    asked = {key: value for key, value in asdict(setting).items() if key != "workdir"}
+    made = provenance({"suite": suite.name, **asked})
+    for record in suite.run(setting, lambda text: console.print(f"[dim]{escape(text)}[/dim]")):
+        records.append(record)
+        if output is not None:
+            write_json(output, {"suite": suite.name, "records": records, "provenance": made})
     console.print(table_of(records))
 
 
-def table_of(records: list[dict[str, Any]]) -> Table:
-    """One line per thing measured: median rate and range, ratio to exact, memory."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "batch", "length", "what", "per second", "to exact", "peak memory"):
-        left = heading in ("model", "what")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
-    for record in records:
-        where = [
-            Path(record["model"]).name,
-            str(record.get("batch_size", "")),
-            str(record.get("length", "")),
-        ]
-        if record.get("out_of_memory"):
-            table.add_row(*where, record["point"], "out of memory", "", "")
-        if record["point"] == "load":
-            speed = record["bytes"] / record["seconds"] / 1e9
-            table.add_row(*where, "load", f"{speed:.2f} GB", "", _gigabytes(record["peak_bytes"]))
-        for name, one in record.get("measured", {}).items():
-            ratio = _range(one["ratio"]) if "ratio" in one else ""
-            rate, peak = _range(one["per_second"]), _gigabytes(one["peak_bytes"])
-            table.add_row(*where, name, rate, ratio, peak)
-    return table
+def _without_gpu(setting: Setting) -> str:
+    """What a run that is not on a GPU is not."""
+    speeds = f"Not on a GPU ({setting.device}): speeds and ratios are this machine's."
+    if set(setting.models) <= set(published_names()):
+        return speeds
+    return f"{speeds} This is not full size: the models are {', '.join(setting.models)}."
 
 
-def _range(values: Mapping[str, float]) -> str:
-    return f"{values['median']:.3g} ({values['low']:.3g}–{values['high']:.3g})"
+def _known(models: list[str]) -> list[str]:
+    """The models, if each may be one; a hub id has an owner and a name."""
+    for model in models:
+        if model not in published_names() and "/" not in model and not Path(model).is_dir():
+            raise ConfigError(
+                f"there is no model {model!r}: give a folder, a hub id (owner/name) or one of "
+                f"{published_names()}"
+            )
+    return models
 
 
-def _gigabytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e9:.2f} GB"
-
-
-def _positive(name: str, values: list[int]) -> list[int]:
-    if min(values) < 1:
-        raise ConfigError(f"{name} is {values}, expected numbers of at least 1")
+def _at_least(name: str, values: list[int], least: int = 1) -> list[int]:
+    if not values or min(values) < least:
+        raise ConfigError(f"{name} is {values}, expected numbers of at least {least}")
     return values

@@ -1,32 +1,38 @@
 """Loading, decoding and training of a base at its own size, with random weights if need be."""
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from torch import nn
 
-from dlmjoint.bench.measure import Measured, host_peak_bytes, measure
+from dlmjoint.bench.fit_step import fit_points
+from dlmjoint.bench.measure import (
+    Measured,
+    device_peak_bytes,
+    free_memory,
+    host_peak_bytes,
+    measure,
+    restart_device_peak,
+    restart_host_peak,
+    spread,
+    within_memory,
+)
 from dlmjoint.bench.random_base import published_config, published_names, write_random_base
 from dlmjoint.bench.suite import Setting, Suite
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.tally import clock
-from dlmjoint.distill.data import TrajectoryData
-from dlmjoint.distill.module import Distillation
 from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
-from dlmjoint.trajectories.store import Manifest, TrajectoryStore
-from dlmjoint.types import Canvas, Trajectory
+from dlmjoint.types import Canvas
 
 DECODERS = {
     "exact": (1, False),
@@ -35,15 +41,12 @@ DECODERS = {
     "joint-k8": (8, True),
 }
 """Tokens per forward, and whether the sampler is used."""
-FIT_LENGTH = 128
-"""Columns of the training step, as in ADJUST's unconditional recipe; fewer if the base has fewer."""
-WINDOW = 4
-FIT_STEPS = 3
-"""Training steps made; the first is not measured."""
+FORWARD, PASS = "base forward", "sampler pass"
+"""What a decoder is made of, measured alone."""
 
 
 class FullSize(Suite):
-    """Load, exact and parallel decoding, one training step."""
+    """Load, exact and parallel decoding, training steps."""
 
     name = "full-size"
 
@@ -51,31 +54,10 @@ class FullSize(Suite):
         """A record for the loading of each model, for each batch size and length, and for training."""
         for model in setting.models:
             folder = _folder(model, setting, note)
-            note(f"loading {model}")
-            base, loaded = _load(folder, setting)
-            yield {"model": model, "point": "load", **loaded}
-            for record in _decode_points(base, setting, note):
-                yield {"model": model, "point": "decode", **record}
-            del base  # training loads its own
-            if setting.device.startswith("cuda"):
-                torch.cuda.empty_cache()
-            note(f"{model}: {FIT_STEPS} training steps")
-            trained = _or_out_of_memory(_training, folder, setting)
-            yield {"model": model, "point": "fit", **trained}
+            for record in _points(folder, setting, note):
+                yield {"model": model, **record}
             if model in published_names():
-                shutil.rmtree(folder)
-
-
-def _decode_points(
-    base: TransformerBase, setting: Setting, note: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
-    sampler = JointSampler.from_base(base).eval()
-    nn.Module.to(sampler, base.dtype)
-    for length in setting.lengths:
-        for batch_size in setting.batch_sizes:
-            note(f"{base.name}: batch {batch_size}, length {length}")
-            found = _or_out_of_memory(_decoding, base, sampler, batch_size, length, setting)
-            yield {"batch_size": batch_size, "length": length, **found}
+                shutil.rmtree(folder)  # room for the next one
 
 
 def _folder(model: str, setting: Setting, note: Callable[[str], None]) -> Path:
@@ -83,40 +65,85 @@ def _folder(model: str, setting: Setting, note: Callable[[str], None]) -> Path:
     if model not in published_names():
         return Path(model)
     folder = setting.workdir / model
-    note(f"writing random weights of {model}'s size to {folder}")
+    note(f"writing random weights of {model}'s size")
     write_random_base(folder, published_config(model), torch_dtype(setting.dtype), setting.device)
     return folder
 
 
-def _load(folder: Path, setting: Setting) -> tuple[TransformerBase, dict[str, Any]]:
-    before, device = host_peak_bytes(), torch.device(setting.device)
+def _points(
+    folder: Path, setting: Setting, note: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    note(f"loading {folder.name}")
+    base, loaded = _load(folder, setting)
+    yield {"point": "load", **loaded}
+    if base is None:
+        return
+    yield from _decode_points(base, folder.name, setting, note)
+    del base  # training loads its own
+    free_memory()
+    yield from fit_points(folder, setting, note)
+
+
+def _load(folder: Path, setting: Setting) -> tuple[TransformerBase | None, dict[str, Any]]:
+    """The base, None if the device's memory does not hold it; seconds and bytes of loading it."""
+    device = torch.device(setting.device)
+    host_before = restart_host_peak()
+    restart_device_peak(device)
     started = clock(device)
-    base = load_base(folder, setting.device, setting.dtype)
+    base = within_memory(lambda: load_base(folder, setting.device, setting.dtype))
     seconds = clock(device) - started
-    size = sum(p.numel() * p.element_size() for p in base.network.parameters())
-    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    if base is None:
+        return None, {"out_of_memory": True}
     return base, {
         "seconds": seconds,
-        "bytes": size,
-        "host_bytes_above_before": host_peak_bytes() - before,
-        "peak_bytes": on_device,
+        "bytes": sum(p.numel() * p.element_size() for p in base.network.parameters()),
+        "host_bytes_above_before": None if host_before is None else host_peak_bytes() - host_before,
+        "peak_bytes": device_peak_bytes(device),
     }
 
 
-def _or_out_of_memory(measured: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What was measured, or that the device's memory did not hold it."""
-    try:
-        return measured(*arguments)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return {"out_of_memory": True}
+def _decode_points(
+    base: TransformerBase, name: str, setting: Setting, note: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    sampler = within_memory(lambda: _sampler(base))
+    if sampler is None:
+        yield {"point": "decode", "out_of_memory": True}
+        return
+    for length, asked in lengths_held(setting.lengths, base.max_length).items():
+        if asked != [length]:
+            note(f"{name}: length {asked} cut to {length}, all it holds")
+        for batch_size in setting.batch_sizes:
+            note(f"{name}: batch {batch_size}, length {length}")
+            found = _decoding(base, sampler, batch_size, length, setting)
+            yield {
+                "point": "decode",
+                "batch_size": batch_size,
+                "length": length,
+                "lengths_asked": asked,
+                "measured": described(found),
+            }
+
+
+def _sampler(base: TransformerBase) -> JointSampler:
+    """An untrained sampler in the base's dtype, as decoding loads a trained one."""
+    sampler = JointSampler.from_base(base).eval()
+    nn.Module.to(sampler, base.dtype)
+    return sampler
+
+
+def lengths_held(lengths: list[int], most: int) -> dict[int, list[int]]:
+    """The lengths a base of `most` columns can be measured at, each with those that were asked."""
+    held: dict[int, list[int]] = {}
+    for asked in lengths:
+        held.setdefault(min(asked, most), []).append(asked)
+    return held
 
 
 def _decoding(
     base: TransformerBase, sampler: JointSampler, batch_size: int, length: int, setting: Setting
-) -> dict[str, Any]:
-    """Tokens per second of each decoder over a few forwards, and a forward and a pass alone."""
-    start = base.eos_id if base.bos_id is None else base.bos_id
+) -> dict[str, Measured | None]:
+    """Tokens of each decoder over a few forwards, and a forward and a pass alone."""
+    start = base.eos_id if base.bos_id is None else base.bos_id  # any one token will do
     canvas = base.canvas([[start]] * batch_size, length - 1)
 
     def tokens(policy: Policy) -> Callable[[], int]:
@@ -124,10 +151,11 @@ def _decoding(
 
         def some() -> int:
             steps = decode(base, canvas, prepared, Noise(0, tuple(range(batch_size))))
-            commits = [
-                commit for step in islice(steps, setting.forwards) for commit in step.commits
-            ]
-            return sum(len(commit.rows) for commit in commits)
+            return sum(
+                len(commit.rows)
+                for step in islice(steps, setting.forwards)
+                for commit in step.commits
+            )
 
         return some
 
@@ -135,13 +163,13 @@ def _decoding(
         name: tokens(Policy(k, refine=Joint(sampler)) if joint else Policy(k))
         for name, (k, joint) in DECODERS.items()
     }
-    things |= {"base forward": _forward(base, canvas), "sampler pass": _pass(base, sampler, canvas)}
-    found = measure(things, setting.repeats, base.device)
-    exact = {name: found["exact"] if name in DECODERS else None for name in found}
-    return {"measured": {name: one.to_json(exact[name]) for name, one in found.items()}}
+    things |= {FORWARD: _forward(base, canvas), PASS: _pass(base, sampler, canvas)}
+    return measure(things, setting.repeats, base.device)
 
 
 def _forward(base: TransformerBase, canvas: Canvas) -> Callable[[], int]:
+    """One forward of the base, without logits."""
+
     @torch.inference_mode()
     def once() -> int:
         base.predict(canvas)
@@ -151,114 +179,45 @@ def _forward(base: TransformerBase, canvas: Canvas) -> Callable[[], int]:
 
 
 def _pass(base: TransformerBase, sampler: JointSampler, canvas: Canvas) -> Callable[[], int]:
-    """One pass of the layer, its logits not included."""
-    with torch.inference_mode():
-        hidden = base.predict(canvas).hidden
+    """One pass of the layer, without logits."""
 
     @torch.inference_mode()
     def once() -> int:
-        sampler(base.embed(canvas.tokens), hidden, canvas.positions, canvas.attends)
+        embedding = base.embed(canvas.tokens)
+        # The time does not depend on the values: the embedding stands for the hidden states.
+        sampler(embedding, embedding, canvas.positions, canvas.attends)
         return 1
 
     return once
 
 
-class _StepTimes(L.Callback):
-    """Seconds of every training step."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.started = 0.0
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Read the clock."""
-        self.started = clock(pl_module.device)
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Read it again."""
-        self.seconds.append(clock(pl_module.device) - self.started)
-
-
-def _training(folder: Path, setting: Setting) -> dict[str, Any]:
-    """Real training steps on trajectories of random tokens: the largest batch size asked for."""
-    device = torch.device(setting.device)
-    module = Distillation(str(folder), dtype=setting.dtype, depth=WINDOW - 1)
-    batch_size = max(setting.batch_sizes)
-    store = _random_trajectories(module.base, setting.workdir / f"trajectories-{time.time_ns()}")
-    times = _StepTimes()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    trainer = L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision="bf16-mixed"
-        if setting.dtype == "bfloat16" and device.type == "cuda"
-        else "32-true",
-        max_steps=FIT_STEPS,
-        max_epochs=1,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        default_root_dir=store.folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[times],
-    )
-    trainer.fit(module, TrajectoryData(store.folder, batch_size=batch_size, window=WINDOW))
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    trained = sum(p.numel() for p in module.sampler.parameters() if p.requires_grad)
-    shutil.rmtree(store.folder)
-    return {
-        "batch_size": batch_size,
-        "length": store.manifest.max_new_tokens + 1,
-        "trained_parameters": trained,
-        "measured": {"training step": Measured(times.seconds[1:], 1, peak).to_json()},
-    }
-
-
-def _random_trajectories(base: TransformerBase, folder: Path) -> TrajectoryStore:
-    """A folder of trajectories whose tokens and orders are random."""
-    generator = torch.Generator().manual_seed(0)
-    length = min(FIT_LENGTH, base.max_length) - 1
-    manifest = Manifest(
-        base=base.name,
-        base_revision=base.revision,
-        base_fingerprint=base.fingerprint,
-        mask_id=base.mask_id,
-        eos_id=base.eos_id,
-        pad_id=base.pad_id,
-        policy="random tokens",
-        seed=0,
-        max_new_tokens=length,
-        num_examples=8,
-        shard_size=8,
-        prompts="random",
-    )
-    store = TrajectoryStore.create(folder, manifest)
-    store.write(
-        0,
-        [
-            Trajectory(
-                example_id=example,
-                prompt=torch.tensor([base.eos_id]),
-                response=torch.randint(
-                    min(base.vocab_size, 1000) // 2, (length,), generator=generator
-                ),
-                order=torch.randperm(length, generator=generator),
-                log_probs=torch.zeros(length, dtype=torch.float64),
+def described(found: Mapping[str, Measured | None]) -> dict[str, dict[str, Any]]:
+    """What was measured as JSON: decoders with their ratio to exact, the ratio they would have if
+    a decoding were its forwards and passes alone, and the share of it reached."""
+    told: dict[str, dict[str, Any]] = {}
+    exact, forward, one_pass = found["exact"], found[FORWARD], found[PASS]
+    for name, one in found.items():
+        if one is None:
+            told[name] = {"out_of_memory": True}
+            continue
+        told[name] = one.to_json("tokens" if name in DECODERS else name)
+        if name not in DECODERS or exact is None:
+            continue
+        ratios = one.ratios(exact)
+        told[name]["ratio"] = spread(ratios)
+        if forward is not None and one_pass is not None:
+            ideals = _ideals(*DECODERS[name], forward, one_pass)
+            told[name]["ideal_ratio"] = spread(ideals)
+            told[name]["share_of_ideal"] = spread(
+                [ratio / ideal for ratio, ideal in zip(ratios, ideals, strict=True)]
             )
-            for example in range(8)
-        ],
-    )
-    return store
+    return told
+
+
+def _ideals(commits: int, joint: bool, forward: Measured, one_pass: Measured) -> list[float]:
+    """K tokens for one forward and K - 1 passes, over one token for one forward; per repeat."""
+    passes = commits - 1 if joint else 0
+    return [
+        commits / (1 + passes * brief / long)
+        for brief, long in zip(one_pass.seconds, forward.seconds, strict=True)
+    ]

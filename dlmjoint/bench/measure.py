@@ -1,14 +1,21 @@
 """Clock, memory and ratios: how every suite measures."""
 
+import gc
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any, TypeVar
 
 import torch
 
 from dlmjoint.decoding.tally import clock
+
+Made = TypeVar("Made")
+
+PROCESS = Path("/proc/self")
+"""Where Linux tells what memory a process holds, and lets it forget its peak."""
 
 
 @dataclass(frozen=True)
@@ -22,49 +29,100 @@ class Measured:
     peak_bytes: int | None
     """Most device memory allocated; None on a CPU, which does not say."""
 
-    def to_json(self, against: "Measured | None" = None) -> dict[str, object]:
-        """Median and range of the rate and, repeat by repeat, of its ratio to another's."""
-        rates = [self.count / seconds for seconds in self.seconds]
-        found: dict[str, object] = {
-            "per_second": _spread(rates),
-            "seconds": _spread(self.seconds),
+    @property
+    def rates(self) -> list[float]:
+        """What was made per second, one per repeat."""
+        return [self.count / seconds for seconds in self.seconds]
+
+    def ratios(self, other: "Measured") -> list[float]:
+        """Its rate over another's of the same repeat."""
+        return [mine / its for mine, its in zip(self.rates, other.rates, strict=True)]
+
+    def to_json(self, unit: str) -> dict[str, Any]:
+        """Median and range of rate and time; `unit` names what is counted."""
+        return {
+            "unit": unit,
+            "per_second": spread(self.rates),
+            "seconds": spread(self.seconds),
             "count": self.count,
             "peak_bytes": self.peak_bytes,
         }
-        if against is not None:
-            others = [against.count / seconds for seconds in against.seconds]
-            found["ratio"] = _spread([a / b for a, b in zip(rates, others, strict=True)])
-        return found
 
 
 def measure(
     things: Mapping[str, Callable[[], int]], repeats: int, device: torch.device
-) -> dict[str, Measured]:
+) -> dict[str, Measured | None]:
     """Do every thing once unmeasured, then all of them in turn, `repeats` times: what slows the
     machine for a while slows them alike. Each returns the number of what it made.
+
+    None stands for a thing the device's memory did not hold; the others go on without it.
     """
-    counts = {name: thing() for name, thing in things.items()}
+    counts = {name: within_memory(thing) for name, thing in things.items()}
     seconds: dict[str, list[float]] = {name: [] for name in things}
     peaks: dict[str, int | None] = dict.fromkeys(things)
     for _ in range(repeats):
         for name, thing in things.items():
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
+            if counts[name] is None:
+                continue
+            restart_device_peak(device)
             started = clock(device)
-            counts[name] = thing()
+            counts[name] = within_memory(thing)
             seconds[name].append(clock(device) - started)
-            if device.type == "cuda":
-                peaks[name] = max(peaks[name] or 0, torch.cuda.max_memory_allocated(device))
-    return {name: Measured(seconds[name], counts[name], peaks[name]) for name in things}
+            peaks[name] = _larger(peaks[name], device_peak_bytes(device))
+    return {
+        name: None if count is None else Measured(seconds[name], count, peaks[name])
+        for name, count in counts.items()
+    }
+
+
+def within_memory(thing: Callable[[], Made]) -> Made | None:
+    """What `thing` returns; None if the device's memory did not hold it. Other errors are raised."""
+    try:
+        return thing()
+    except torch.cuda.OutOfMemoryError:
+        pass  # until this block is left, the error's frames hold what has to go
+    free_memory()
+    return None
+
+
+def free_memory() -> None:
+    """Give what nobody holds any more back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where there is no GPU
+
+
+def restart_device_peak(device: torch.device) -> None:
+    """Count the device's peak from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def device_peak_bytes(device: torch.device) -> int | None:
+    """Most device memory allocated since the last restart; None on a CPU, which does not say."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def restart_host_peak() -> int | None:
+    """Count the host's peak from here on: the bytes held now, None where the system does not let a
+    process do so. Without it, whatever was larger before would hide what comes."""
+    try:
+        (PROCESS / "clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return host_peak_bytes()
 
 
 def host_peak_bytes() -> int:
-    """The most host memory this process has held, its files' mapped pages included (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    """Most host memory held since the last restart, mapped pages of files included (Linux)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", (PROCESS / "status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) * 1024
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
     return {"median": median(values), "low": min(values), "high": max(values)}
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max((size for size in (one, other) if size is not None), default=None)

@@ -1,7 +1,9 @@
 """A folder as the hub would hold it, with random weights: what is at hand where no weights are."""
 
 import json
+import shutil
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,13 @@ def write_random_base(
     written.
 
     Normal with a small deviation, norms at one: activations stay finite at any depth, and the head
-    is wide enough apart that tokens differ.
+    is wide enough apart that tokens differ. Raises ConfigError if the disk has no room for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", values)
     family = find_family(str(values["model_type"]))
+    shapes = family.shapes(family.read_config(values))
+    _check_room(folder, sum(map(prod, shapes.values())) * dtype.itemsize)
+    write_json(folder / "config.json", values)
     generator = torch.Generator(device).manual_seed(0)
     shards: list[dict[str, Tensor]] = [{}]
     names: list[list[str]] = [[]]
@@ -57,14 +61,8 @@ def write_random_base(
     def flush() -> None:
         save_file(shards[-1], folder / f"part-{len(shards):05d}.safetensors", {"format": "pt"})
 
-    for name, shape in family.shapes(family.read_config(values)).items():
-        weight = torch.empty(shape, dtype=dtype, device=device)
-        if name.endswith(".bias"):
-            weight.zero_()
-        elif len(shape) == 1:
-            weight.fill_(1)
-        else:
-            weight.normal_(0, STD, generator=generator)
+    for name, shape in shapes.items():
+        weight = _drawn(name, torch.empty(shape, dtype=dtype, device=device), generator)
         size = weight.numel() * weight.element_size()
         if held and held + size > shard_bytes:
             flush()
@@ -78,6 +76,24 @@ def write_random_base(
     flush()
     _rename(folder, names, total)
     return total
+
+
+def _drawn(name: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The weight, filled in place."""
+    if name.endswith(".bias"):
+        return weight.zero_()
+    if weight.ndim == 1:
+        return weight.fill_(1)  # a norm's
+    return weight.normal_(0, STD, generator=generator)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise ConfigError(
+            f"random weights need {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free: name "
+            "a workdir on a larger one"
+        )
 
 
 def _rename(folder: Path, names: list[list[str]], total: int) -> None:

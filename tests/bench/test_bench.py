@@ -1,17 +1,21 @@
 """The benchmark's own laws, on models of a few thousand weights."""
 
 import json
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from dlmjoint.bench.command import bench, table_of
-from dlmjoint.bench.full_size import DECODERS, FullSize
-from dlmjoint.bench.measure import Measured, measure
+from dlmjoint.bench import random_base
+from dlmjoint.bench.command import bench
+from dlmjoint.bench.full_size import DECODERS, FORWARD, PASS, FullSize, described, lengths_held
+from dlmjoint.bench.measure import Measured, measure, restart_host_peak, within_memory
 from dlmjoint.bench.random_base import published_config, published_names, write_random_base
 from dlmjoint.bench.suite import Setting, find_suite
+from dlmjoint.bench.table import lines_of, table_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import find_family, load_base
 
@@ -63,16 +67,18 @@ def test_both_published_sizes_are_in_the_package() -> None:
 
 
 @every_base
-def test_random_weights_have_the_published_names_and_load_as_published(
+def test_the_files_hold_exactly_the_published_names_and_shapes_and_load(
     name: str, tmp_path: Path
 ) -> None:
     folder = _folder(name, tmp_path, shard_bytes=20_000)
-    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    written = {}
+    for shard in shards:
+        with safe_open(shard, "pt") as file:
+            written |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     base = load_base(folder)
-    family = find_family(base.model_type)
-    assert {family.published(n) for n, _ in base.network.named_parameters()} == set(
-        family.shapes(base.config)
-    )
+    assert written == find_family(base.model_type).shapes(base.config)
     _, logits = base.score(torch.tensor([[1, 59, 59, 5]]))
     assert bool(logits.isfinite().all())
     assert float(logits.std()) > 0.01
@@ -84,22 +90,57 @@ def test_the_suite_measures_loading_every_point_and_a_training_step(
 ) -> None:
     folder = _folder(name, tmp_path / "base")
     records = list(FullSize().run(_setting(folder, tmp_path), lambda text: None))
-    assert [record["point"] for record in records] == ["load", "decode", "decode", "fit"]
+    assert [r["point"] for r in records] == ["load", "decode", "decode", "fit", "fit"]
+    assert json.loads(json.dumps(records)) == records
     assert records[0]["bytes"] == 4 * sum(p.numel() for p in load_base(folder).network.parameters())
     for record, batch_size in zip(records[1:3], (1, 2), strict=True):
         measured = record["measured"]
+        assert list(measured) == [*DECODERS, FORWARD, PASS]
         for decoder, (commits, _) in DECODERS.items():
             assert measured[decoder]["count"] == min(2 * commits, 11) * batch_size
+            assert measured[decoder]["peak_bytes"] is None
         assert measured["exact"]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
-        assert "ratio" not in measured["sampler pass"]
-    assert records[3]["trained_parameters"] > 0
-    assert not list(tmp_path.glob("trajectories-*"))
+        assert measured["marginals-k4"]["ideal_ratio"]["median"] == 4
+        assert 1 < measured["joint-k4"]["ideal_ratio"]["median"] < 4
+        assert "ratio" not in measured[PASS]
+    for record, batch_size in zip(records[3:], (1, 2), strict=True):
+        assert record["batch_size"] == batch_size
+        assert record["trained_parameters"] > 0
+        assert record["measured"]["training step"]["seconds"]["low"] > 0
+    assert not (tmp_path / "trajectories").exists()
+
+
+def test_a_length_beyond_the_base_is_cut_and_said_so(tmp_path: Path) -> None:
+    assert lengths_held([16, 128, 512], 64) == {16: [16], 64: [128, 512]}
+    folder, said = _folder("dream-7b", tmp_path / "base"), []
+    setting = Setting([str(folder)], [1], [128, 512], 1, 1, "cpu", "float32", tmp_path)
+    decoded = [r for r in FullSize().run(setting, said.append) if r["point"] == "decode"]
+    assert [record["length"] for record in decoded] == [64]
+    assert "base: length [128, 512] cut to 64, all it holds" in said
+    assert lines_of(decoded)[0][2] == "64 (asked 128, 512)"
 
 
 def test_ratios_are_taken_within_a_repeat() -> None:
     one, two = Measured([1.0, 4.0], 8, None), Measured([2.0, 2.0], 4, None)
-    assert one.to_json(two)["ratio"] == {"median": 2.5, "low": 1.0, "high": 4.0}
-    assert one.to_json()["per_second"] == {"median": 5.0, "low": 2.0, "high": 8.0}
+    assert one.ratios(two) == [4.0, 1.0]
+    assert one.to_json("tokens")["per_second"] == {"median": 5.0, "low": 2.0, "high": 8.0}
+
+
+def test_the_ideal_is_one_forward_and_k_minus_1_passes_for_k_tokens() -> None:
+    found = {
+        "exact": Measured([1.0], 10, None),
+        "joint-k4": Measured([2.0], 40, None),
+        "joint-k8": None,
+        FORWARD: Measured([0.3], 1, None),
+        PASS: Measured([0.1], 1, None),
+    }
+    told = described(found)
+    assert told["joint-k4"]["ratio"]["median"] == 2
+    assert told["joint-k4"]["ideal_ratio"]["median"] == pytest.approx(2)  # 4 / (1 + 3 / 3)
+    assert told["joint-k4"]["share_of_ideal"]["median"] == pytest.approx(1)
+    assert told["joint-k8"] == {"out_of_memory": True}
+    without = described(found | {"exact": None})
+    assert "ratio" not in without["joint-k4"]
 
 
 def test_everything_is_done_once_unmeasured_and_then_in_turn() -> None:
@@ -107,7 +148,35 @@ def test_everything_is_done_once_unmeasured_and_then_in_turn() -> None:
     things = {name: (lambda n=name: done.append(n) or 1) for name in ("a", "b")}
     found = measure(things, 2, torch.device("cpu"))
     assert done == ["a", "b", "a", "b", "a", "b"]
-    assert [len(one.seconds) for one in found.values()] == [2, 2]
+    assert [len(one.seconds) for one in found.values() if one is not None] == [2, 2]
+
+
+def test_what_the_device_does_not_hold_is_said_and_the_rest_is_measured() -> None:
+    def too_large() -> int:
+        raise torch.cuda.OutOfMemoryError
+
+    found = measure({"large": too_large, "small": lambda: 3}, 2, torch.device("cpu"))
+    assert found["large"] is None
+    assert found["small"] is not None
+    assert found["small"].count == 3
+
+
+def test_only_a_full_device_is_forgiven() -> None:
+    def broken() -> int:
+        raise RuntimeError("not about memory")
+
+    with pytest.raises(RuntimeError, match="not about memory"):
+        within_memory(broken)
+
+
+def test_the_host_peak_forgets_what_was_before() -> None:
+    block = torch.ones(50_000_000)
+    before = restart_host_peak()
+    del block
+    after = restart_host_peak()
+    if before is None or after is None:
+        pytest.skip("this system does not let a process restart its peak")
+    assert before - after > 100_000_000
 
 
 def test_the_command_writes_after_every_point_and_says_that_a_cpu_is_not_full_size(
@@ -127,26 +196,69 @@ def test_the_command_writes_after_every_point_and_says_that_a_cpu_is_not_full_si
             models=[str(folder)], batch_sizes=[1], lengths=[12], forwards=1, repeats=1,
             device="cpu", output=output,
         )  # fmt: skip
-    assert "not full size" in capsys.readouterr().out
+    assert "not full size" in " ".join(capsys.readouterr().out.split())
     found = json.loads(output.read_text())
     assert [record["point"] for record in found["records"]] == ["load", "decode"]
     assert found["provenance"]["hardware"]
+    assert found["provenance"]["settings"]["lengths"] == "[12]"
     assert table_of(found["records"]).row_count == 1 + len(DECODERS) + 2
 
 
-def test_what_does_not_fit_is_said_and_the_rest_goes_on() -> None:
-    record = {
-        "model": "m",
-        "point": "decode",
-        "batch_size": 16,
-        "length": 512,
-        "out_of_memory": True,
-    }
-    assert table_of([record]).row_count == 1
+def test_the_table_says_what_did_not_fit() -> None:
+    where = {"model": "m", "batch_size": 16, "length": 512, "point": "decode"}
+    lines = lines_of([
+        {"model": "m", "point": "load", "out_of_memory": True},
+        where | {"measured": {"exact": {"out_of_memory": True}}},
+    ])  # fmt: skip
+    assert [line[3:5] for line in lines] == [["load", "out of memory"], ["exact", "out of memory"]]
 
 
-def test_an_unknown_suite_or_a_senseless_number_is_one_clear_error() -> None:
+def test_what_lies_in_the_workdir_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "dream-7b" / "config.json"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    small = published_config("dream-7b") | SMALL["dream-7b"]
+    monkeypatch.setattr("dlmjoint.bench.full_size.published_config", lambda name: small)
+    bench(
+        models=["dream-7b"], batch_sizes=[1], lengths=[8], forwards=1, repeats=1,
+        device="cpu", workdir=tmp_path,
+    )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["dream-7b"]
+    assert kept.read_text() == "mine"
+
+
+def test_weights_larger_than_the_disk_are_refused_before_any_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_base.shutil, "disk_usage", lambda folder: _Disk(free=1_000))
+    with pytest.raises(ConfigError, match=r"need 15\.2 GB"):
+        write_random_base(tmp_path, published_config("dream-7b"), torch.bfloat16)
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass
+class _Disk:
+    free: int
+
+
+def test_an_unknown_suite_or_model_or_a_senseless_number_is_one_clear_error(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ConfigError, match=r"no suite 'speed'; known: \['full-size'\]"):
         find_suite("speed")
+    with pytest.raises(ConfigError, match="no model 'dream-9b'"):
+        bench(device="cpu", models=["dream-9b"])
     with pytest.raises(ConfigError, match="repeats is"):
         bench(device="cpu", repeats=0)
+    with pytest.raises(ConfigError, match="lengths is"):
+        bench(device="cpu", lengths=[])
+    with pytest.raises(ConfigError, match="is no folder"):
+        bench(device="cpu", workdir=tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_gpu_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        bench(device="cuda")

@@ -1,0 +1,81 @@
+"""The records of a run as one table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+HEADINGS = (
+    "model", "batch", "length", "what", "per second", "ms", "to exact", "of ideal", "peak memory",
+)  # fmt: skip
+LEFT = ("model", "what")
+"""Headings of words; the others are of numbers."""
+
+
+def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
+    """One line per thing measured, medians with their range: tokens per second of a decoder, its
+    ratio to exact and the share of the ideal ratio reached; milliseconds of everything else."""
+    table = Table(box=None, pad_edge=False)
+    for heading in HEADINGS:
+        left = heading in LEFT
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for line in lines_of(records):
+        table.add_row(*line)
+    return table
+
+
+def lines_of(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of the table."""
+    lines = []
+    for record in records:
+        where = [Path(record["model"]).name, str(record.get("batch_size", "")), _length(record)]
+        if record["point"] == "load" and "seconds" in record:
+            lines.append([*where, *_load(record)])
+        if record.get("out_of_memory"):
+            lines.append([*where, record["point"], "out of memory", "", "", "", ""])
+        lines += [[*where, *_thing(*item)] for item in record.get("measured", {}).items()]
+    return lines
+
+
+def _length(record: Mapping[str, Any]) -> str:
+    """The columns measured and, where it was not them, what was asked for."""
+    length = record.get("length")
+    asked = record.get("lengths_asked", [length])
+    if length is None or asked == [length]:
+        return str(length or "")
+    return f"{length} (asked {', '.join(map(str, asked))})"
+
+
+def _load(record: Mapping[str, Any]) -> list[str]:
+    speed = f"{record['bytes'] / record['seconds'] / 1e9:.3g} GB"
+    host, device = record["host_bytes_above_before"], record["peak_bytes"]
+    memory = f"{_gigabytes(device)} (host {_gigabytes(host)})"
+    return ["load", speed, f"{record['seconds'] * 1e3:.3g}", "", "", memory]
+
+
+def _thing(name: str, one: Mapping[str, Any]) -> list[str]:
+    if one.get("out_of_memory"):
+        return [name, "out of memory", "", "", "", ""]
+    tokens = one["unit"] == "tokens"
+    return [
+        name,
+        _range(one["per_second"]) if tokens else "",
+        "" if tokens else _range(one["seconds"], 1e3),
+        _range(one["ratio"]) if "ratio" in one and name != "exact" else "",
+        _range(one["share_of_ideal"]) if "share_of_ideal" in one and name != "exact" else "",
+        _gigabytes(one["peak_bytes"]),
+    ]
+
+
+def _range(values: Mapping[str, float], scale: float = 1) -> str:
+    median, low, high = (_digits(values[key] * scale) for key in ("median", "low", "high"))
+    return f"{median} ({low}–{high})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _gigabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.3g} GB"

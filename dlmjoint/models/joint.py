@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, differences
-from dlmjoint.models.load import find_family
+from dlmjoint.models.load import Loading, find_family, load_base
 from dlmjoint.models.transformer import TransformerBase, attention_mask
 
 ADJUST_NAMES = {
@@ -146,6 +146,11 @@ class JointSampler(PreTrainedModel):
         return sampler
 
     @classmethod
+    def fresh(cls, base: TransformerBase) -> "JointSampler":
+        """A sampler with PyTorch's own random weights, as ADJUST starts one."""
+        return cls._over(base).requires_grad_(True)
+
+    @classmethod
     def from_base(
         cls, base: TransformerBase, mix: float = 0.7, gain: float = 0.1
     ) -> "JointSampler":
@@ -212,14 +217,50 @@ class JointSampler(PreTrainedModel):
             raise LoadError(f"{name}: the weights do not fit the config: {wrong}")
         return sampler.eval()
 
+    def load_base(
+        self,
+        device: str = "cpu",
+        dtype: str = "float32",
+        *,
+        name: str | Path | None = None,
+        loading: Loading | None = None,
+    ) -> TransformerBase:
+        """The frozen base the sampler belongs to, at the commit its config names.
+
+        `name` is another place that holds the same base, such as a copy in a folder; the other
+        settings are those of `dlmjoint.load_base`. Raises LoadError if the base is not there,
+        MismatchError if what is there is another base.
+        """
+        place = self.config.base_name if name is None else str(name)
+        if place is None:
+            raise LoadError("the sampler's config names no base: give one, load_base(name=...)")
+        revision = None if Path(place).is_dir() else self.config.base_revision
+        try:
+            base = load_base(place, device, dtype, revision, loading)
+        except LoadError as error:
+            raise LoadError(
+                f"the sampler's base does not load: {error}. If it lies elsewhere, give that folder "
+                "or hub id: load_base(name=...)"
+            ) from error
+        self.check(base)
+        return base
+
     def check(self, base: Base) -> None:
-        """Raise MismatchError unless the sampler was trained for this very base."""
+        """Raise MismatchError unless the sampler was trained for this very base: the same weights
+        and, where both come from a hub, the same commit."""
+        wanted, found = self.config.base_revision, base.revision
         if self.config.base_fingerprint != base.fingerprint:
             raise MismatchError(
                 f"the sampler belongs to {self.config.base_name} "
-                f"(revision {self.config.base_revision}, weights {self.config.base_fingerprint}), "
-                f"not to {base.name} (revision {base.revision}, weights {base.fingerprint}); "
-                "load that base, or train a sampler for this one"
+                f"(revision {wanted}, weights {self.config.base_fingerprint}), "
+                f"not to {base.name} (revision {found}, weights {base.fingerprint}); "
+                "load that base, as sampler.load_base() does, or train a sampler for this one"
+            )
+        if None not in (wanted, found) and wanted != found:
+            raise MismatchError(
+                f"the sampler was trained over revision {wanted} of {self.config.base_name}, this is "
+                f"revision {found} of {base.name}: load the base with revision={wanted}, as "
+                "sampler.load_base() does"
             )
 
 

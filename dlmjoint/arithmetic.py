@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from dlmjoint.decoding.turn import CHUNK
+from dlmjoint.distill.chunked import GPU_LOGITS
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.joint import JointSampler
@@ -203,12 +204,12 @@ def fit_flops(
     """FLOPs of one training step on `windows` windows of `window` states with `masked` masked
     columns each.
 
-    The base runs once per state. Pass j runs from window - j states per window, and costs three
+    The base runs once per state, its head on all but the windows' first. Pass j runs from window - j states per window, and costs three
     times its forward with the backward (gradients of inputs and of weights); the head, which is
     frozen, twice.
     """
     states = windows * window
-    total = forward_flops(size, states * length, length, states * masked)
+    total = forward_flops(size, states * length, length, (states - windows) * masked)
     for rows in _starts(windows, window, depth):
         layer = pass_flops(size, rows * length, length, 0)
         total += 3 * layer + 2 * (2 * size.head * rows * masked)
@@ -323,15 +324,10 @@ def saved_bytes(size: Size, columns: int, element: int = LAYER_BYTES) -> int:
     return columns * (14 * size.width + 2 * kv + 4 * size.inner) * element
 
 
-def student_bytes(size: Size, cells: list[int]) -> int:
-    """The most that the sampler's logits take in a training step, `cells[j]` of them vocabularies
-    wide at depth j + 1: 9 bytes of each stay for the backward (float32 log-probabilities and
-    teacher's probabilities, a mask), five float32 copies live while a depth's loss is computed."""
-    held, most = 0, 0
-    for number in cells:
-        held += 9 * number * size.vocabulary
-        most = max(most, held + 20 * number * size.vocabulary)
-    return most
+def chunk_bytes(size: Size) -> int:
+    """Logits while fitting: one chunk of cells goes through the head at a time, in eight float32
+    copies (teacher's and student's log-probabilities, their loss and its gradient)."""
+    return 8 * 4 * max(GPU_LOGITS, size.vocabulary)
 
 
 def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str]]]:
@@ -376,11 +372,11 @@ def _fit_memory(size: Size, setting: Setting) -> dict[str, tuple[float, str]]:
             "one block of a forward over every state, and all hidden states",
         ),
         "unroll": (saved, "kept for the backward of all passes; float32, less in mixed precision"),
-        "teacher logits": (
-            4 * states * setting.max_new_tokens * size.vocabulary,
-            "float32 log-probabilities, as if all of the response were masked",
+        "logits": (chunk_bytes(size), "of one chunk of cells, float32; head_chunk makes it less"),
+        "kept gradients": (
+            2 * 4 * sum(cells) * size.width,
+            "float32 hidden states of every compared cell and the slope of its loss",
         ),
-        "student logits": (student_bytes(size, cells), "kept for the backward, and copies"),
     }
 
 

@@ -16,7 +16,8 @@ from dlmjoint.arithmetic import Setting, Size
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.distill.losses import forward_kl
+from dlmjoint.distill.chunked import GPU_LOGITS, Cells, divergences
+from dlmjoint.distill.losses import ForwardKL
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
@@ -24,6 +25,7 @@ from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import find_family, load_base
 from dlmjoint.random import Noise
 from tests.conftest import CHECKPOINTS, GOLDEN
+from tests.live_bytes import most_live_bytes
 
 TINY = CHECKPOINTS / "tiny-dream"
 PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
@@ -139,7 +141,9 @@ def _windows(base, windows: int = 2, width: int = 4, response: int = 20) -> Unro
     states = canvas.tokens[:, None].repeat(1, width, 1)
     for step in range(width):
         states[:, step:, step] = 7
-    return UnrollBatch(states, canvas.attends, canvas.response, base.mask_id)
+    places = tuple(range(windows))
+    final = states[:, -1]
+    return UnrollBatch(states, canvas.attends, final, canvas.response, base.mask_id, 0, places)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +157,7 @@ def test_flops_of_a_training_step_are_those_torch_counts(tiny, module):
     masked = float(batch.masked.sum()) / batch.states.shape[0] / batch.states.shape[1]
 
     def step() -> None:
-        torch.stack([loss.mean() for loss, _ in module.depth_losses(batch)]).sum().backward()
+        module.losses(batch)[1].sum().backward()
 
     expected = arithmetic.fit_flops(size, 21, masked, windows=2, window=4, depth=3)
     assert _flops(step) == pytest.approx(expected, rel=0.05)
@@ -240,19 +244,18 @@ def test_a_pass_keeps_as_much_for_its_backward_as_autograd_saves(tiny):
     assert saved == pytest.approx(arithmetic.saved_bytes(size, canvas.tokens.numel()), rel=0.05)
 
 
-def test_logits_keep_nine_bytes_each_for_the_backward(tiny, module):
+def test_a_chunk_of_cells_takes_no_more_than_eight_float32_copies_of_its_logits(tiny, module):
     base, _, size = tiny
-    cells = 400
-    hidden = torch.randn(cells, size.width, requires_grad=True)
-    teacher = module._log_probs(torch.randn(cells, size.width))
+    student = torch.randn(256, size.width, requires_grad=True)
+    cells = Cells(student, torch.randn(256, size.width), torch.arange(256))
 
-    saved = _saved(
-        lambda: forward_kl(teacher, module._log_probs(hidden * 1)),
-        *module.base.network.parameters(),
-    )
-    logits = cells * base.vocab_size
-    assert saved == pytest.approx(9 * logits, rel=0.05)
-    assert arithmetic.student_bytes(size, [cells]) == (9 + 20) * logits
+    def slope() -> torch.Tensor:
+        loss, _ = divergences(cells, module.log_probs, ForwardKL(), 256)
+        return torch.autograd.grad(loss.sum(), student)[0]
+
+    logits = 4 * 256 * base.vocab_size
+    assert 5 * logits < most_live_bytes(slope) < 8.5 * logits
+    assert arithmetic.chunk_bytes(size) == 8 * 4 * GPU_LOGITS
 
 
 def test_memory_grows_with_everything_that_is_asked_for(dream):

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as MapDataset
 
+from dlmjoint.distill.starts import EveryState, Starts
 from dlmjoint.distill.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.models.base import Base
@@ -34,30 +35,43 @@ class Windows(MapDataset[UnrollBatch]):
         batch_size: int,
         window: int,
         seed: int,
+        starts: Starts | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.sources, self.manifest = sources, manifest
         self.batch_size, self.window, self.seed = batch_size, window, seed
         self.rank, self.world_size = rank, world_size
+        chosen = starts or EveryState()
+        self.starts = [
+            [chosen.of(trajectory, window, manifest.pad_id) for trajectory in source]
+            for source in sources
+        ]
+        self.ends = [torch.tensor([len(s) for s in starts]).cumsum(0) for starts in self.starts]
+        if not all(int(ends[-1]) for ends in self.ends):
+            raise DataError(f"no trajectory has a window of {window} states that {chosen} allows")
 
     def __getitem__(self, number: int) -> UnrollBatch:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, number, "windows"))
-        size = (self.batch_size,)
+        seed = derive_seed(self.seed, number, "windows")
+        generator = torch.Generator().manual_seed(seed)
         sizes = torch.tensor([len(source) for source in self.sources], dtype=torch.float64)
-        trajectories = self.sources[0]
-        if len(self.sources) > 1:
-            trajectories = self.sources[int(sizes.multinomial(1, generator=generator))]
-        chosen = torch.randint(len(trajectories), size, generator=generator)
-        steps = len(trajectories[0].order)
-        starts = torch.randint(2 - self.window, steps - 1, size, generator=generator)
-        mine = slice(self.rank, None, self.world_size)
+        source = int(sizes.multinomial(1, generator=generator))
+        ends = self.ends[source]
+        drawn = torch.randint(int(ends[-1]), (self.batch_size,), generator=generator)
+        places = tuple(range(self.batch_size))[self.rank :: self.world_size]
+        mine = drawn[list(places)]
+        chosen = torch.searchsorted(ends, mine, right=True).tolist()
+        starts = [
+            self.starts[source][i][int(d - ends[i])] for i, d in zip(chosen, mine, strict=True)
+        ]
         return collate(
-            [trajectories[i] for i in chosen[mine].tolist()],
-            starts[mine].tolist(),
+            [self.sources[source][i] for i in chosen],
+            starts,
             self.window,
             self.manifest.mask_id,
             self.manifest.pad_id,
+            seed,
+            places,
         )
 
 
@@ -104,6 +118,7 @@ class TrajectoryData(L.LightningDataModule):
         val_fraction: float = 0.05,
         val_batches: int = 8,
         seed: int = 0,
+        starts: Starts | None = None,
     ) -> None:
         """
         Args:
@@ -114,6 +129,7 @@ class TrajectoryData(L.LightningDataModule):
             val_fraction: share of the trajectories, the last ones, held out.
             val_batches: validation batches.
             seed: of the choice of trajectories and start states.
+            starts: where windows may begin: so that all states are alike by default.
         """
         super().__init__()
         if window < 2:
@@ -125,7 +141,7 @@ class TrajectoryData(L.LightningDataModule):
             raise ConfigError("path names no folder of trajectories")
         self.batch_size, self.window = batch_size, window
         self.val_fraction, self.val_batches, self.seed = val_fraction, val_batches, seed
-        self.first_batch = 0
+        self.starts, self.first_batch = starts, 0
         self.sources: list[list[Trajectory]] = []
 
     def setup(self, stage: str) -> None:
@@ -177,6 +193,7 @@ class TrajectoryData(L.LightningDataModule):
             batch_size=self.batch_size,
             window=self.window,
             seed=seed,
+            starts=self.starts,
             rank=self.trainer.global_rank,
             world_size=world_size,
         )

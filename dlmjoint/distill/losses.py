@@ -1,18 +1,130 @@
-"""Losses per cell, unreduced: whoever sums them also counts them."""
+"""How far a student's distribution is from the base's, cell by cell, in nats unless said otherwise.
+
+Pure functions of log-probabilities, unreduced: whoever sums them also counts them. An id that is
+impossible for both (-inf: a forbidden one) contributes nothing to value or gradient.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import log
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from dlmjoint.errors import ConfigError
+
+
+class Divergence(ABC):
+    """A loss per cell. A new one is a new class; YAML names it by its dotted path."""
+
+    needs_tokens: ClassVar[bool] = False
+    """Compares with the tokens the trajectory ends in, not with the base's distribution."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        teacher: Float[Tensor, "C V"],
+        student: Float[Tensor, "C V"],
+        tokens: Int[Tensor, " C"] | None = None,
+    ) -> Float[Tensor, " C"]:
+        """The loss of every cell, from log-probabilities."""
+
+
+@dataclass(frozen=True)
+class ForwardKL(Divergence):
+    """KL(teacher || student): covers everything the teacher may say (ADJUST Eq. 5)."""
+
+    def __call__(
+        self,
+        teacher: Float[Tensor, "C V"],
+        student: Float[Tensor, "C V"],
+        tokens: Int[Tensor, " C"] | None = None,
+    ) -> Float[Tensor, " C"]:
+        """The KL of every cell."""
+        return forward_kl(teacher, student)
+
+
+@dataclass(frozen=True)
+class ReverseKL(Divergence):
+    """KL(student || teacher): stays where the teacher is likely (MiniLLM, arXiv 2306.08543).
+
+    Infinite where the student allows what the teacher excludes: both have the same forbidden ids.
+    """
+
+    def __call__(
+        self,
+        teacher: Float[Tensor, "C V"],
+        student: Float[Tensor, "C V"],
+        tokens: Int[Tensor, " C"] | None = None,
+    ) -> Float[Tensor, " C"]:
+        """The KL of every cell, the other way round."""
+        return forward_kl(student, teacher)
+
+
+@dataclass(frozen=True)
+class JensenShannon(Divergence):
+    """The generalised Jensen-Shannon divergence of GKD (arXiv 2306.13649, Eq. 1):
+    beta KL(teacher || m) + (1 - beta) KL(student || m) with m = beta teacher + (1 - beta) student.
+    """
+
+    beta: float = 0.5
+    """Weight of the teacher; 0.5 is the symmetric divergence, at most log 2."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < 1:
+            raise ConfigError(f"beta is {self.beta}, expected between 0 and 1: the ends are KLs")
+
+    def __call__(
+        self,
+        teacher: Float[Tensor, "C V"],
+        student: Float[Tensor, "C V"],
+        tokens: Int[Tensor, " C"] | None = None,
+    ) -> Float[Tensor, " C"]:
+        """The divergence of every cell."""
+        teacher, student = _finite(teacher, student), _finite(student, teacher)
+        mixed = torch.logaddexp(teacher + log(self.beta), student + log(1 - self.beta))
+        return self.beta * forward_kl(teacher, mixed) + (1 - self.beta) * forward_kl(student, mixed)
+
+
+@dataclass(frozen=True)
+class TotalVariation(Divergence):
+    """Half the L1 distance of the probabilities, from 0 to 1: the share of draws that must differ."""
+
+    def __call__(
+        self,
+        teacher: Float[Tensor, "C V"],
+        student: Float[Tensor, "C V"],
+        tokens: Int[Tensor, " C"] | None = None,
+    ) -> Float[Tensor, " C"]:
+        """The distance of every cell."""
+        return (teacher.exp() - student.exp()).abs().sum(-1) / 2
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Divergence):
+    """-log student(token the trajectory ends in): an estimate of the forward KL, up to the teacher's
+    entropy, from one draw of the teacher's joint. Noisier, but asks the base for nothing."""
+
+    needs_tokens: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        teacher: Float[Tensor, "C V"],
+        student: Float[Tensor, "C V"],
+        tokens: Int[Tensor, " C"] | None = None,
+    ) -> Float[Tensor, " C"]:
+        """The surprise of every cell. Raises ValueError without tokens."""
+        if tokens is None:
+            raise ValueError("the cross-entropy needs the tokens that were written in the end")
+        return -student.gather(-1, tokens[:, None]).squeeze(-1)
+
 
 def forward_kl(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
-    """KL(teacher || student) in nats, from log-probabilities (ADJUST Eq. 5, mass-covering).
-
-    Ids forbidden in both (-inf) contribute nothing.
-    """
-    impossible = teacher == -torch.inf
-    difference = teacher.masked_fill(impossible, 0) - student.masked_fill(impossible, 0)
+    """KL(teacher || student) in nats."""
+    difference = _finite(teacher, teacher) - _finite(student, teacher)
     return (teacher.exp() * difference).sum(-1)
 
 
@@ -26,3 +138,13 @@ def hidden_distance(
 def same_top(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Int[Tensor, " C"]:
     """1 where both hold the same token for the most probable."""
     return (teacher.argmax(-1) == student.argmax(-1)).long()
+
+
+def entropy(log_probs: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
+    """In nats."""
+    return -(log_probs.exp() * _finite(log_probs, log_probs)).sum(-1)
+
+
+def _finite(values: Float[Tensor, "C V"], where: Float[Tensor, "C V"]) -> Float[Tensor, "C V"]:
+    """The values with 0 where the other's are impossible: 0 times -inf is not a number."""
+    return values.masked_fill(where == -torch.inf, 0)

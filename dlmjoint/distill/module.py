@@ -1,24 +1,26 @@
 """The Lightning module: unroll, call the losses, log. Glue only."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from dlmjoint.decoding.draw import forbid
+from dlmjoint.distill.chunked import chunk_size
 from dlmjoint.distill.data import TrajectoryData
-from dlmjoint.distill.losses import forward_kl, hidden_distance, same_top
+from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
+from dlmjoint.distill.on_policy import OnPolicy
+from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
+from dlmjoint.distill.start import LastBlock, Start
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_json, write_provenance
 
@@ -41,55 +43,52 @@ class Distillation(L.LightningModule):
         base: str,
         revision: str | None = None,
         dtype: str = "float32",
-        sampler: str | None = None,
-        mix: float = 0.7,
-        gain: float = 0.1,
+        start: Start | None = None,
         depth: int = 3,
         depth_weights: list[float] | None = None,
-        kl_weight: float = 1.0,
-        hidden_weight: float = 0.0,
-        drift_weight: float = 0.0,
+        pairs: Pairs | None = None,
+        objective: Objective | None = None,
+        on_policy: OnPolicy | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
         export: Path | None = None,
         loading: Loading | None = None,
+        head_chunk: int | None = None,
     ) -> None:
         """
         Args:
             base: folder or hub id of the frozen base.
             revision: its hub commit.
             dtype: torch name of its weights.
-            sampler: folder of a sampler to go on from; a new one starts as the base's last block.
-            mix: weight of embedding and hidden state in a new sampler's projection.
-            gain: output scale of a new sampler; 0 is the product of marginals.
+            start: what the sampler is at first: the base's last block by default.
             depth: sampler passes of the longest unroll; K - 1 for K tokens per forward.
             depth_weights: weight of every depth from 1; all alike by default.
-            kl_weight: weight of KL(base || sampler) on masked columns.
-            hidden_weight: weight of the distance to the base's hidden states at the same state.
-            drift_weight: weight of the distance to the hidden states the unroll began with.
+            pairs: which starts and targets a window trains on: all of them by default.
+            objective: the loss of a cell: KL(base || sampler) by default.
+            on_policy: share of windows that the sampler writes itself; none by default.
             optimizer: callable on the layer's parameters.
             scheduler: callable on the optimizer, stepped every batch.
             export: folder for the finished sampler; `sampler` beside the logs by default.
             loading: how the base comes into memory: device_map, bits, attention. A base with
                 device_map or bits stays there: on a GPU, give `device_map: "cuda:0"`.
+            head_chunk: cells that go through the head at a time; as many as suit the device by
+                default. Changes memory and speed, not the result.
         """
         super().__init__()
-        if depth < 1:
-            raise ConfigError(f"depth is {depth}, expected at least 1 pass")
-        self.depth_weights = depth_weights or [1.0] * depth
-        if len(self.depth_weights) != depth:
+        self.depth_weights = _depth_weights(depth, depth_weights)
+        if head_chunk is not None and head_chunk < 1:
+            raise ConfigError(f"head_chunk is {head_chunk}, expected at least 1 cell")
+        self.objective, self.on_policy = objective or Objective(), on_policy
+        if on_policy is not None and self.objective.divergence.needs_tokens:
             raise ConfigError(
-                f"depth_weights has {len(self.depth_weights)} entries, expected depth={depth}"
+                "windows the sampler writes itself have no final tokens to compare with: leave "
+                "on_policy out, or choose another divergence"
             )
+        self.pairs, self.head_chunk = pairs or AllDepths(), head_chunk
         self.loading, self.depth = loading or Loading(), depth
         self.base = load_base(base, dtype=dtype, revision=revision, loading=self.loading)
-        if sampler is None:
-            self.sampler = JointSampler.from_base(self.base, mix=mix, gain=gain)
-        else:
-            self.sampler = JointSampler.from_pretrained(sampler)
-            self.sampler.check(self.base)
+        self.sampler = (start or LastBlock())(self.base)
         self.sampler.config.trained_depth = depth
-        self.weights = {"kl": kl_weight, "hidden": hidden_weight, "drift": drift_weight}
         self.optimizer, self.scheduler, self.export = optimizer, scheduler, export
         names = [f"{name}@{j}" for name in ("kl", "marginal_kl", "top1") for j in self._depths]
         self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
@@ -122,81 +121,83 @@ class Distillation(L.LightningModule):
                 f'loading.device_map as "{self.device}"'
             )
 
-    @torch.no_grad()
-    def _targets(self, batch: UnrollBatch) -> Float[Tensor, "B W L D"]:
-        """The base's hidden states of every state in the batch."""
-        hidden = self.base.predict(batch.canvas()).hidden
-        return hidden.unflatten(0, batch.states.shape[:2])
-
-    def _log_probs(self, hidden: Float[Tensor, "C D"]) -> Float[Tensor, "C V"]:
-        """Log-probabilities at temperature 1, without the ids that are never written."""
-        logits = self.base.unembed(hidden).float()
-        return forbid(logits, self.base.forbidden_ids).log_softmax(-1)
-
-    def depth_losses(
-        self, batch: UnrollBatch
-    ) -> Iterator[tuple[Float[Tensor, " C"], Float[Tensor, " C"]]]:
-        """Yield, for every depth from 1, each masked cell's loss and its KL part."""
-        target, masked = self._targets(batch), batch.masked
-        teacher, state = self._teacher(target, masked)
-        for passes, hidden in self._unroll(batch, target):
-            cells = masked[:, passes:]
-            kl = forward_kl(teacher[state >= passes], self._log_probs(hidden[cells]))
-            loss = self.weights["kl"] * kl
-            if self.weights["hidden"]:
-                distance = hidden_distance(target[:, passes:][cells], hidden[cells])
-                loss = loss + self.weights["hidden"] * distance
-            if self.weights["drift"]:
-                distance = hidden_distance(target[:, :-passes][cells], hidden[cells])
-                loss = loss + self.weights["drift"] * distance
-            yield loss, kl.detach()
-
-    def _unroll(
-        self, batch: UnrollBatch, target: Float[Tensor, "B W L D"]
-    ) -> Iterator[tuple[int, Float[Tensor, "B S L D"]]]:
-        """The number of passes and the sampler's hidden states after them."""
-        return enumerate(unroll(self.base, self.sampler, batch, target, self.depth), 1)
-
     def training_step(self, batch: UnrollBatch, batch_idx: int) -> Tensor:
         """The weighted loss over all depths and starts of the batch."""
+        found, loss, counts = self.losses(batch)
         total = torch.zeros((), device=self.device)
-        for passes, (loss, kl) in enumerate(self.depth_losses(batch), 1):
-            mean = loss.sum() / self._count(len(loss))
-            total = total + self.depth_weights[passes - 1] / sum(self.depth_weights) * mean
-            self.log(f"train/kl@{passes}", kl.mean(), prog_bar=passes == self.depth)
+        for depth, weight in enumerate(self.depth_weights, 1):
+            here = found.depth == depth
+            mean = (loss[here] * counts[here]).sum() / self._count(counts[here].sum())
+            total = total + weight / sum(self.depth_weights) * mean
+        self.log("train/loss", total.detach(), prog_bar=True)
         return total
 
-    def _teacher(
-        self, target: Float[Tensor, "B W L D"], masked: Tensor
-    ) -> tuple[Float[Tensor, "C V"], Int[Tensor, " C"]]:
-        """The base's log-probabilities at every masked cell, and the state each cell is of."""
-        with torch.no_grad():
-            return self._log_probs(target[masked]), masked.nonzero()[:, 1]
+    def losses(
+        self, batch: UnrollBatch
+    ) -> tuple[Compared, Float[Tensor, " M"], Float[Tensor, " M"]]:
+        """The cells a batch trains on, each one's loss, and how much it counts."""
+        if self.on_policy is not None:
+            batch = self.on_policy.rewrite(batch, self.base, self.sampler, self.global_step)
+        found = self._compared(batch, self.pairs)
+        return found, *cell_losses(self.objective, found, self.log_probs, self._chunk)
 
-    def _count(self, cells: int) -> Tensor:
-        """Cells per process on average, over all processes: with gradients averaged over processes
-        the result is the mean over all cells, however they are spread."""
-        count = torch.tensor(float(cells), device=self.device)
-        return self.trainer.strategy.reduce(count, reduce_op="mean").clamp(min=1)
+    def _compared(self, batch: UnrollBatch, pairs: Pairs) -> Compared:
+        """The batch's cells: what the sampler makes of them beside what the base says."""
+        plan = pairs.plan(tuple(self.depth_weights), batch)
+        target = self._targets(batch, plan)
+        start = target[:, : plan.starts]
+        unrolled = [
+            (depth, hidden)
+            for depth, hidden in enumerate(
+                unroll(self.base, self.sampler, batch, start, len(plan.weights)), 1
+            )
+            if plan.weights[depth - 1]
+        ]
+        masked = pairs.cells(batch, self.base.pad_id)
+        return compared(unrolled, start, target, masked & _aimed(masked, plan), batch.final)
+
+    @torch.no_grad()
+    def _targets(self, batch: UnrollBatch, plan: Plan) -> Float[Tensor, "B W L D"]:
+        """The base's hidden states of the states the plan names, in their places."""
+        if batch.hidden is not None:
+            return batch.hidden
+        hidden = self.base.predict(batch.canvas(plan.states)).hidden
+        hidden = hidden.unflatten(0, (len(batch.states), len(plan.states)))
+        width = batch.states.shape[1]
+        if len(plan.states) == width:
+            return hidden
+        every = hidden.new_zeros((len(hidden), width, *hidden.shape[2:]))
+        every[:, list(plan.states)] = hidden
+        return every
+
+    def log_probs(self, hidden: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells V"]:
+        """Log-probabilities at temperature 1, without the ids that are never written."""
+        logits = self.base.unembed(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return forbid(logits, self.base.forbidden_ids).log_softmax(-1)
+
+    @property
+    def _chunk(self) -> int:
+        return self.head_chunk or chunk_size(self.base.vocab_size, self.device)
+
+    def _count(self, counted: Tensor) -> Tensor:
+        """What is counted per process on average, over all processes: with gradients averaged over
+        processes the result is the mean over all cells, however they are spread. Where nothing is
+        counted there is nothing to divide."""
+        count = self.trainer.strategy.reduce(counted.detach(), reduce_op="mean")
+        return torch.where(count > 0, count, torch.ones_like(count))
 
     @torch.no_grad()
     def validation_step(self, batch: UnrollBatch, batch_idx: int) -> None:
         """Every depth's KL and top-1 agreement, beside what the marginals would give."""
-        target, masked = self._targets(batch), batch.masked
-        teacher, state = self._teacher(target, masked)
-        for passes, hidden in self._unroll(batch, target):
-            cells, wanted = masked[:, passes:], teacher[state >= passes]
-            student = self._log_probs(hidden[cells])
-            marginal = self._log_probs(target[:, :-passes][cells])
-            found = {
-                "kl": forward_kl(wanted, student),
-                "marginal_kl": forward_kl(wanted, marginal),
-                "top1": same_top(wanted, student).float(),
-            }
-            for name, values in found.items():
-                metric = self.metrics[f"{name}@{passes}"]
+        found = self._compared(batch, AllDepths())
+        kl, marginal, top = agreement(found, self.log_probs, self._chunk)
+        for depth in self._depths:
+            here = found.depth == depth
+            for name, values in (("kl", kl), ("marginal_kl", marginal), ("top1", top)):
+                metric = self.metrics[f"{name}@{depth}"]
                 assert isinstance(metric, MeanMetric)
-                metric.update(values)
+                metric.update(values[here])
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all masked cells of all processes."""
@@ -222,5 +223,32 @@ class Distillation(L.LightningModule):
         self.sampler.save_pretrained(folder)
         measured = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         write_json(folder / "metrics.json", {"step": self.trainer.global_step, **measured})
-        write_provenance(folder, {"base": self.base.name, "depth": self.depth, **self.weights})
+        write_provenance(folder, self._settings())
         log.info("exported the sampler to %s", folder)
+
+    def _settings(self) -> dict[str, object]:
+        """What the exported sampler's provenance says of its training."""
+        chosen = {"pairs": self.pairs, "objective": self.objective, "on_policy": self.on_policy}
+        told = {name: repr(value) for name, value in chosen.items()}
+        return {"base": self.base.name, "depth_weights": self.depth_weights, **told}
+
+
+def _depth_weights(depth: int, weights: list[float] | None) -> list[float]:
+    """One weight per depth. Raises ConfigError if that cannot be."""
+    if depth < 1:
+        raise ConfigError(f"depth is {depth}, expected at least 1 pass")
+    weights = weights or [1.0] * depth
+    if len(weights) != depth:
+        raise ConfigError(f"depth_weights has {len(weights)} entries, expected depth={depth}")
+    if min(weights) < 0 or not any(weights):
+        raise ConfigError(f"depth_weights is {weights}, expected none below 0 and one above")
+    return weights
+
+
+def _aimed(masked: Bool[Tensor, "B W L"], plan: Plan) -> Bool[Tensor, "1 W 1"]:
+    """The states that are some unroll's target."""
+    aimed = masked.new_zeros(masked.shape[1])
+    for depth, weight in enumerate(plan.weights, 1):
+        if weight:
+            aimed[depth : depth + plan.starts] = True
+    return aimed[None, :, None]

@@ -1,10 +1,6 @@
-"""Windows of consecutive trajectory states, and the sampler unrolled along them.
+"""Windows of consecutive trajectory states, and the sampler unrolled along them."""
 
-One base forward per state serves twice: as the start of the unrolls that begin there, and as the
-target of the shorter unrolls that end there.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,27 +18,38 @@ class UnrollBatch:
 
     states: Int[Tensor, "B W L"]
     attends: Bool[Tensor, "B L"]
+    final: Int[Tensor, "B L"]
+    """The prompt and the response the trajectory ends in."""
     response: slice
     mask_id: int
+    seed: int
+    """Of everything that is drawn while training on this batch."""
+    places: tuple[int, ...]
+    """Of each row in the whole batch, over all processes."""
+    hidden: Float[Tensor, "B W L D"] | None = None
+    """The base's hidden states of every state, where the trajectories' own decoding left them."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "UnrollBatch":
         """The same batch on another device (Lightning moves frozen dataclasses by this method)."""
+        hidden = None if self.hidden is None else self.hidden.to(device, non_blocking=non_blocking)
         return replace(
             self,
             states=self.states.to(device, non_blocking=non_blocking),
             attends=self.attends.to(device, non_blocking=non_blocking),
+            final=self.final.to(device, non_blocking=non_blocking),
+            hidden=hidden,
         )
 
     @property
     def masked(self) -> Bool[Tensor, "B W L"]:
-        """The cells a loss is taken over: masks inside the response."""
+        """Masks inside the response."""
         inside = torch.zeros_like(self.attends)
         inside[:, self.response] = True
         return (self.states == self.mask_id) & inside[:, None]
 
-    def canvas(self, first: int = 0, last: int | None = None) -> Canvas:
-        """States first to last of every window as the rows of one canvas, window by window."""
-        part = self.states[:, first:last]
+    def canvas(self, states: slice | Sequence[int] = slice(None)) -> Canvas:
+        """Some states of every window, all by default, as the rows of one canvas, window by window."""
+        part = self.states[:, states if isinstance(states, slice) else list(states)]
         attends = self.attends[:, None].expand(part.shape)
         return Canvas(part.flatten(0, 1), attends.flatten(0, 1), self.response, self.mask_id)
 
@@ -60,39 +67,59 @@ def window(trajectory: Trajectory, start: int, width: int, mask_id: int) -> Int[
 
 
 def collate(
-    trajectories: list[Trajectory], starts: list[int], width: int, mask_id: int, pad_id: int
+    trajectories: list[Trajectory],
+    starts: list[int],
+    width: int,
+    mask_id: int,
+    pad_id: int,
+    seed: int = 0,
+    places: tuple[int, ...] | None = None,
 ) -> UnrollBatch:
-    """A batch of windows, prompts padded on the left."""
+    """A batch of windows, prompts padded on the left; `places` count the rows by default."""
     prompt = max(len(trajectory.prompt) for trajectory in trajectories)
     length = len(trajectories[0].response)
     states = torch.full((len(trajectories), width, prompt + length), pad_id)
+    final = torch.full((len(trajectories), prompt + length), pad_id)
     attends = torch.zeros(len(trajectories), prompt + length, dtype=torch.bool)
     for row, (trajectory, start) in enumerate(zip(trajectories, starts, strict=True)):
         first = prompt - len(trajectory.prompt)
-        states[row, :, first:prompt] = trajectory.prompt
+        states[row, :, first:prompt] = final[row, first:prompt] = trajectory.prompt
         states[row, :, prompt:] = window(trajectory, start, width, mask_id)
+        final[row, prompt:] = trajectory.response
         attends[row, first:] = True
-    return UnrollBatch(states, attends, slice(prompt, prompt + length), mask_id)
+    return UnrollBatch(
+        states,
+        attends,
+        final,
+        slice(prompt, prompt + length),
+        mask_id,
+        seed,
+        tuple(range(len(trajectories))) if places is None else places,
+    )
 
 
 def unroll(
     base: Base,
     sampler: JointSampler,
     batch: UnrollBatch,
-    start: Float[Tensor, "B W L D"],
+    start: Float[Tensor, "B S L D"],
     depth: int,
-) -> Iterator[Float[Tensor, "B S L D"]]:
+) -> Iterator[Float[Tensor, "B A L D"]]:
     """Yield the sampler's hidden states after 1, 2, ... `depth` passes, teacher-forced.
 
-    `start` holds the base's hidden states of all W states. After j passes, entry (b, i) is about
-    state i + j, reached from state i; there are S = W - j such starts.
+    `start` holds the base's hidden states of the window's first S states, where unrolls begin. After
+    j passes, entry (b, i) is about state i + j, reached from state i; of the starts are left those
+    A = min(S, W - j) whose target is in the window.
     """
-    hidden = start
-    for passes in range(1, min(depth, batch.states.shape[1] - 1) + 1):
-        canvas = batch.canvas(passes)
-        before = hidden[:, : hidden.shape[1] - 1]
+    hidden, width = start, batch.states.shape[1]
+    for passes in range(1, min(depth, width - 1) + 1):
+        alive = min(start.shape[1], width - passes)
+        canvas = batch.canvas(slice(passes, passes + alive))
         after = sampler(
-            base.embed(canvas.tokens), before.flatten(0, 1), canvas.positions, canvas.attends
+            base.embed(canvas.tokens),
+            hidden[:, :alive].flatten(0, 1),
+            canvas.positions,
+            canvas.attends,
         )
-        hidden = after.unflatten(0, before.shape[:2])
+        hidden = after.unflatten(0, (len(batch.states), alive))
         yield hidden

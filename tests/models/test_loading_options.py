@@ -166,7 +166,7 @@ def _step(module: Distillation) -> set[str]:
     before = {name: weight.clone() for name, weight in module.sampler.state_dict().items()}
     frozen = {name: weight.clone() for name, weight in base.named_parameters()}
     optimizer = module.configure_optimizers()
-    loss = torch.cat([loss for loss, _ in module.depth_losses(_batch(module.base))]).mean()
+    loss = module.losses(_batch(module.base))[1].mean()
     loss.backward()
     optimizer.step()
     now = module.sampler.state_dict()

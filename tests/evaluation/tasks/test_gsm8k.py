@@ -106,7 +106,7 @@ def test_worked_examples_stand_before_the_question(tmp_path, source):
 
 def test_columns_and_formats_are_the_files_own(tmp_path):
     source = _file(tmp_path / "p.json", PROBLEMS, ("asked", "solved"))
-    task = GSM8K(source=source, n=1, question="asked", solution="solved")
+    task = GSM8K(source=source, n=1, columns={"question": "asked", "answer": "solved"})
     assert task.examples()[0].reference == "5"
     (tmp_path / "p.csv").write_text('question,answer\n"How many is 1 + 1?","#### 2"\n')
     assert GSM8K(source=str(tmp_path / "p.csv"), n=1).examples()[0].reference == "2"
@@ -137,17 +137,17 @@ def test_settings_that_cannot_work_are_refused(settings, word):
 
 
 def test_a_source_that_does_not_serve_is_refused_in_words(tmp_path, source):
-    with pytest.raises(DataError, match="do not load"):
+    with pytest.raises(DataError, match="does not load"):
         GSM8K(source=str(tmp_path / "absent.jsonl"), n=1).examples()
-    with pytest.raises(DataError, match="has 3 problems, 4 were asked for"):
+    with pytest.raises(DataError, match="has 3 questions, 4 were asked for"):
         GSM8K(source=source, n=4).examples()
     with pytest.raises(DataError, match="no column 'solution'"):
-        GSM8K(source=source, n=1, solution="solution").examples()
+        GSM8K(source=source, n=1, columns={"answer": "solution"}).examples()
     odd = _file(tmp_path / "odd.jsonl", [("How many?", "#### many")])
-    with pytest.raises(DataError, match="problem 0: the solution has no number"):
+    with pytest.raises(DataError, match="row 0: the solution has no number"):
         GSM8K(source=odd, n=1).examples()
     (tmp_path / "broken.jsonl").write_text('{"question": ')
-    with pytest.raises(DataError, match="do not load"):
+    with pytest.raises(DataError, match="does not load"):
         GSM8K(source=str(tmp_path / "broken.jsonl"), n=1).examples()
 
 

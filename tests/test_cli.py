@@ -156,6 +156,8 @@ def test_a_sampler_of_another_base_ends_in_one_line(
     from dlmjoint.models.joint import JointSampler
 
     JointSampler.from_base(Dream.random()).save_pretrained(tmp_path / "sampler")
-    more = ["--data.path", str(tmp_path), "--model.sampler", str(tmp_path / "sampler")]
+    existing = "--model.start=dlmjoint.distill.start.Existing"
+    sampler = f"--model.start.sampler={tmp_path / 'sampler'}"
+    more = ["--data.path", str(tmp_path), existing, sampler]
     line = _fails(_fit(tmp_path / "fit", *more), capfd)
     assert "the sampler belongs to random Dream 0" in line

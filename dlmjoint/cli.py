@@ -5,8 +5,9 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 from datasets import disable_progress_bars
@@ -21,11 +22,13 @@ from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
+from dlmjoint.evaluation.recipes import find
 from dlmjoint.info import info
 from dlmjoint.provenance import write_text
 from dlmjoint.show.command import sample
 from dlmjoint.trajectories.generate import generate
 
+Result = TypeVar("Result")
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
 """Lightning's own; they take a trainer, a model and a data section."""
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -39,8 +42,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "info": info,
     "bench": bench,
 }
-FIRST = {"info": "base"}
-"""Settings that may also be given first, without their flag."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _one_line_errors(lambda: train(argv))
         return
     if argv and argv[0] in COMMANDS:
-        given = with_flag(argv[1:], FIRST.get(argv[0]))
+        rewrite = SHORTHAND.get(argv[0], list)
+        flags = [with_underscores(a) if a.startswith("--") else a for a in argv[1:]]
+        given = _one_line_errors(lambda: rewrite(flags))
         run(COMMANDS[argv[0]], given, name=f"dlmjoint {argv[0]}")
         return
     parser = ArgumentParser(prog="dlmjoint", description=_overview())
@@ -58,11 +61,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.parse_args(argv[:1])
 
 
-def with_flag(arguments: list[str], setting: str | None) -> list[str]:
-    """The arguments with the flag of `setting` before the first one, where that has none."""
-    if setting is None or not arguments or arguments[0].startswith("-"):
-        return arguments
-    return [f"--{setting}", *arguments]
+def with_flags(*settings: str) -> Callable[[list[str]], list[str]]:
+    """Arguments with the flags of `settings`, which may be given first without them."""
+
+    def rewrite(arguments: list[str]) -> list[str]:
+        bare = list(takewhile(lambda given: not given.startswith("-"), arguments))
+        named = zip(settings, bare, strict=False)
+        flagged = [part for setting, value in named for part in (f"--{setting}", value)]
+        return flagged + arguments[len(flagged) // 2 :]
+
+    return rewrite
+
+
+def with_underscores(argument: str) -> str:
+    """`--dry-run` as `--dry_run`; values stay as they are."""
+    flag, equals, value = argument.partition("=")
+    return flag.replace("-", "_").replace("__", "--", 1) + equals + value
+
+
+def with_recipe(arguments: list[str]) -> list[str]:
+    """The arguments with a recipe's file as the config: `--recipe NAME` is `--config FILE`.
+
+    Raises ConfigError if there is no such recipe.
+    """
+    flat = []
+    for given in arguments:
+        flag, _, value = given.partition("=")
+        flat += [flag, value] if flag == "--recipe" and value else [given]
+    if "--recipe" not in flat:
+        return flat
+    at = flat.index("--recipe")
+    return [*flat[:at], "--config", str(find("".join(flat[at + 1 : at + 2]))), *flat[at + 2 :]]
+
+
+SHORTHAND: dict[str, Callable[[list[str]], list[str]]] = {
+    "info": with_flags("base"),
+    "eval": with_recipe,
+}
+"""What the command line may say shorter than the settings it becomes."""
 
 
 def _overview() -> str:
@@ -194,10 +230,11 @@ def _logging() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
 
 
-def _one_line_errors(call: Callable[[], None]) -> None:
-    """Our own errors are the user's to mend: one line on stderr and exit status 2."""
+def _one_line_errors(call: Callable[[], Result]) -> Result:
+    """What the call returns. Our own errors are the user's to mend: one line on stderr and exit
+    status 2."""
     try:
-        call()
+        return call()
     except (ConfigError, DataError, LoadError, MismatchError) as error:
         sys.stderr.write(f"dlmjoint: error: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from error

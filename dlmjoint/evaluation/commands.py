@@ -8,8 +8,10 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
 from dlmjoint.evaluation.compare import compare as compare_runs
+from dlmjoint.evaluation.plan import check
+from dlmjoint.evaluation.recipes import Expected, show, show_plan
 from dlmjoint.evaluation.report import report
-from dlmjoint.evaluation.run import REFERENCE_SEED, run
+from dlmjoint.evaluation.run import REFERENCE_SEED, run, with_guides_alone
 from dlmjoint.evaluation.score import score as score_run
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.joint import JointSamplerConfig
@@ -29,8 +31,13 @@ def evaluate(
     dtype: str = "float32",
     revision: str | None = None,
     loading: Loading | None = None,
+    expected: Expected | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Decode, score, and report: generations, scores.json, report.html, quality.png, a table.
+
+    `--recipe NAME`, in place of `--config FILE`, takes the settings of a published result and says
+    of each of its numbers whether this run came within its band (docs/recipes.md).
 
     Args:
         base: folder or hub id of the frozen base.
@@ -45,7 +52,17 @@ def evaluate(
         dtype: of the base; CPUs want float32.
         revision: pins a hub commit of the base.
         loading: how the base comes into memory: device_map, bits, attention.
+        expected: published numbers, and how near to them the run must come.
+        dry_run: check the settings and show what is expected; nothing is loaded or decoded.
     """
+    decoders = with_guides_alone(decoders)
+    check(decoders, tasks, seed, reference_seed)
+    if expected is not None:
+        expected.check(list(decoders), [task.name for task in tasks])
+    if dry_run:
+        if expected is not None:
+            show_plan(expected, Console())
+        return
     loaded = load_base(base, device, dtype, revision, loading)
     run(
         loaded,
@@ -58,6 +75,8 @@ def evaluate(
     )
     score_run(run_dir, base=loaded, decoders=decoders, device=device)
     _show(run_dir)
+    if expected is not None:
+        show(run_dir, expected, Console())
 
 
 def score(run_dir: Path, tasks: list[Task] | None = None, device: str = "cpu") -> None:

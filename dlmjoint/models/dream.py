@@ -17,6 +17,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2RotaryEmbedding,
 )
 
+from dlmjoint.models.generation import CustomGeneration
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 
@@ -27,7 +28,7 @@ class DreamConfig(Qwen2Config):
     mask_token_id: int | None = None
 
 
-class DreamNetwork(Qwen2PreTrainedModel):
+class DreamNetwork(Qwen2PreTrainedModel, CustomGeneration):
     """The weights under their published names: `model.*` and `lm_head.weight`."""
 
     config_class = DreamConfig

@@ -23,6 +23,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.generation import CustomGeneration
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 NAMES = {
@@ -113,7 +114,7 @@ class LladaConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class LladaNetwork(LlamaPreTrainedModel):
+class LladaNetwork(LlamaPreTrainedModel, CustomGeneration):
     """A Llama without a causal mask; its weights are published under the names in `NAMES`."""
 
     config_class = LladaConfig

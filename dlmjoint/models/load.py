@@ -149,6 +149,7 @@ def _network(
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise LoadError(f"{files.name}: the weights do not load: {error}") from error
     network.config.name_or_path = files.name
+    network.config._commit_hash = files.revision
     return network
 
 

@@ -111,10 +111,13 @@ def build(value: Any) -> Any:
 
 
 def _fitting(value: Any, hint: Any) -> Any:
-    """A list as a tuple where the field is one: JSON knows lists only."""
+    """A list as a tuple, and texts that are keys as numbers, where the field has them: JSON knows
+    lists and texts only."""
     allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if isinstance(value, list) and any(get_origin(kind) is tuple for kind in allowed):
         return tuple(value)
+    if isinstance(value, dict) and any(get_args(kind)[:1] == (int,) for kind in allowed):
+        return {int(key): item for key, item in value.items()}
     return value
 
 

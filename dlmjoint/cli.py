@@ -22,9 +22,10 @@ from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
-from dlmjoint.evaluation.recipes import find
+from dlmjoint.evaluation.recipes import config_of
 from dlmjoint.info import info
 from dlmjoint.provenance import write_text
+from dlmjoint.publish.command import publish
 from dlmjoint.show.command import sample
 from dlmjoint.trajectories.generate import generate
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate,
     "sample": sample,
     "convert": convert,
+    "publish": publish,
     "info": info,
     "bench": bench,
 }
@@ -80,7 +82,7 @@ def with_underscores(argument: str) -> str:
 
 
 def with_recipe(arguments: list[str]) -> list[str]:
-    """The arguments with a recipe's file as the config: `--recipe NAME` is `--config FILE`.
+    """The arguments with a recipe as the config: `--recipe NAME` is `--config FILE`.
 
     Raises ConfigError if there is no such recipe.
     """
@@ -91,11 +93,12 @@ def with_recipe(arguments: list[str]) -> list[str]:
     if "--recipe" not in flat:
         return flat
     at = flat.index("--recipe")
-    return [*flat[:at], "--config", str(find("".join(flat[at + 1 : at + 2]))), *flat[at + 2 :]]
+    return [*flat[:at], "--config", config_of("".join(flat[at + 1 : at + 2])), *flat[at + 2 :]]
 
 
 SHORTHAND: dict[str, Callable[[list[str]], list[str]]] = {
     "info": with_flags("base"),
+    "publish": with_flags("folder", "repo"),
     "eval": with_recipe,
 }
 """What the command line may say shorter than the settings it becomes."""

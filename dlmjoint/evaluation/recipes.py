@@ -24,6 +24,8 @@ PLACES = ("configs/eval/papers", "configs/eval")
 """Where recipes are looked for by name, below the current folder and below the source's own."""
 IN_SAMPLER = "evaluation.yaml"
 """The recipe of a published sampler's own table."""
+THIS_FOLDER = "."
+"""The sampler in such a recipe: the one in the folder the recipe lies in."""
 VERDICTS = "verdicts.json"
 AGAIN = "two independent runs; the same seed, versions and machine give the very numbers"
 ROUNDING = 0.0005
@@ -245,6 +247,19 @@ def table(verdicts: Sequence[Verdict]) -> RichTable:
     return drawn
 
 
+def config_of(name: str) -> str:
+    """A recipe as a command takes it for its config: its file, or the settings themselves where they
+    are a published sampler's, which is then the one in that folder or repository.
+
+    Raises ConfigError as `find` does.
+    """
+    path = find(name)
+    if path.name != IN_SAMPLER:
+        return str(path)
+    place = name if path != Path(name) else str(path.parent)
+    return json.dumps(_placed(yaml.safe_load(path.read_text(encoding="utf-8")), place))
+
+
 def find(name: str) -> Path:
     """The file of a recipe: a name among `configs/eval/papers`, a file, or the folder or hub id of a
     published sampler, whose own table is then the recipe.
@@ -264,6 +279,17 @@ def names() -> list[str]:
     """The recipes that can be named."""
     found = {path.stem for folder in _folders() for path in folder.glob("*.yaml")}
     return sorted(name for name in found if "\nexpected:" in _named(name).read_text("utf-8"))
+
+
+def _placed(value: Any, place: str) -> Any:
+    """The settings with the sampler of the recipe's own folder named by its place."""
+    if isinstance(value, list):
+        return [_placed(item, place) for item in value]
+    if not isinstance(value, dict):
+        return value
+    own = value.get("sampler") == THIS_FOLDER
+    placed = {key: _placed(item, place) for key, item in value.items()}
+    return placed | {"sampler": place} if own else placed
 
 
 def _file(name: str) -> Path:

@@ -1,0 +1,1 @@
+"""A sampler or trajectories made ready for others, with a card that says what they are."""

@@ -26,7 +26,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dlmjoint.errors import ConfigError
 
@@ -93,10 +93,9 @@ def run(program: str, tests: str, limits: Limits) -> Outcome:
     Raises ConfigError if the kernel does not allow what `limits` asks for.
     """
     token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as result:
-        finished = _run({"program": program, "tests": tests}, token, limits, folder, result)
-        result.seek(0)
-        lines = [_parsed(line) for line in result.read().splitlines()]
+    with tempfile.TemporaryDirectory() as folder:
+        finished, said = _run({"program": program, "tests": tests}, token, limits, folder)
+    lines = [_parsed(line) for line in said.splitlines()]
     facts: dict[str, Any] = {key: value for line in lines for key, value in line.items()}
     if "unavailable" in facts and "ready" not in facts:
         raise ConfigError(
@@ -108,12 +107,12 @@ def run(program: str, tests: str, limits: Limits) -> Outcome:
     return _outcome(facts, token, limits, finished)
 
 
-def _run(code: dict[str, str], token: str, limits: Limits, folder: str, result: IO[bytes]) -> bool:
-    """Run the child until it ends or its time is over; false in the latter case."""
+def _run(code: dict[str, str], token: str, limits: Limits, folder: str) -> tuple[bool, bytes]:
+    """Run the child until it ends or its time is over; false in the latter case. And what it said."""
     waiting, writer = os.pipe()
     os.write(writer, token.encode())
     os.close(writer)
-    with tempfile.TemporaryFile() as job:
+    with tempfile.TemporaryFile() as job, tempfile.TemporaryFile() as result:
         job.write(json.dumps(code | asdict(limits) | {"token": waiting, "folder": folder}).encode())
         job.seek(0)
         child = subprocess.Popen(
@@ -125,8 +124,10 @@ def _run(code: dict[str, str], token: str, limits: Limits, folder: str, result: 
             pass_fds=(waiting,),
             start_new_session=True,
         )
-    os.close(waiting)
-    return _ended(child, limits.seconds)
+        os.close(waiting)
+        finished = _ended(child, limits.seconds)
+        result.seek(0)
+        return finished, result.read()
 
 
 def _ended(child: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -145,7 +145,7 @@ def watch(
     if event == "ctypes.dlopen" and given[0] is not None:
         end("refused", f"{event} of {given[0]}")
     if event in ("open", "os.mkdir"):
-        path = given[0]
+        path: Any = given[0]
         flags = given[2] if event == "open" else WRITES
         if not isinstance(path, int) and flags & WRITES:
             where = os.path.realpath(os.fsdecode(path))

@@ -21,12 +21,6 @@ PROBLEMS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` keeps what it read of a file; not in the user's folders."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def _file(path: Path, problems=PROBLEMS, names=("question", "answer")) -> str:
     path.write_text("".join(json.dumps(dict(zip(names, p, strict=True))) + "\n" for p in problems))
     return str(path)
@@ -104,6 +98,41 @@ def test_worked_examples_stand_before_the_question(tmp_path, source):
     assert task.shown(example) == example.prompt.removeprefix("<|beginoftext|>")
 
 
+def test_a_chain_of_thought_ends_in_the_wording_asked_for(tmp_path, source):
+    shots = _file(tmp_path / "train.jsonl", PROBLEMS[:1])
+    task = GSM8K(
+        source=source,
+        n=1,
+        shots=1,
+        shots_source=shots,
+        before="Q: ",
+        after="\nA:",
+        conclusion="The answer is",
+    )
+    worked, _ = task.examples()[0].prompt.split("\n\n")
+    assert worked == f"Q: {PROBLEMS[0][0]}\nA: 3 + 2 = 5 pens. The answer is 5."
+    assert task.grade(task.examples()[0], worked.partition("A:")[2]).correct
+
+
+def test_worked_examples_are_as_many_as_asked_for(tmp_path, source):
+    shots = _file(tmp_path / "train.jsonl", PROBLEMS[:1])
+    with pytest.raises(DataError, match="has 1 worked examples, 2 were asked for"):
+        GSM8K(source=source, n=1, shots=2, shots_source=shots).examples()
+
+
+def test_an_anchored_answer_is_read_behind_its_anchor():
+    assert _grade("She has 20, eats 2. The answer is 18 ").extracted == "18"
+    assert _grade("She has 20 - 2 = 18. The answer is").extracted == "18"
+
+
+def test_a_shuffle_is_the_same_whatever_n_is(source):
+    orders = [[e.prompt for e in GSM8K(source=source, n=n, shuffle=3).examples()] for n in (1, 3)]
+    assert orders[1][:1] == orders[0]
+    plain = [e.prompt for e in GSM8K(source=source, n=3).examples()]
+    assert sorted(orders[1]) == sorted(plain)
+    assert plain != [e.prompt for e in GSM8K(source=source, n=3, shuffle=3).examples()]
+
+
 def test_columns_and_formats_are_the_files_own(tmp_path):
     source = _file(tmp_path / "p.json", PROBLEMS, ("asked", "solved"))
     task = GSM8K(source=source, n=1, columns={"question": "asked", "answer": "solved"})
@@ -126,7 +155,10 @@ def test_a_chat_is_the_users_message_in_the_template(source):
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
+        ({"n": 0}, "n is 0"),
         ({"shots": -1}, "shots"),
+        ({"shots": 2, "shots_split": "test"}, "the questions themselves"),
+        ({"shots": 2, "source": "a.jsonl", "shots_source": "a.jsonl"}, "the questions themselves"),
         ({"shots": 2, "source": "here.jsonl"}, "shots_source"),
         ({"chat": True, "opening": "<s>"}, "opening"),
     ],

@@ -1,0 +1,72 @@
+"""HumanEval (arXiv 2107.03374): functions to complete from their docstring."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlmjoint.errors import ConfigError, DataError
+from dlmjoint.evaluation.records import Example
+from dlmjoint.evaluation.tasks.code import CodeQuestions, block, has_function
+from dlmjoint.evaluation.tasks.questions import Question
+
+STOPS = re.compile(r"\n(?:class|def|#|if|print|@|assert|import|from|```)")
+"""What ends a completion: something else begins at the left margin. The first five are the paper's
+(section 2.1); the others cannot stand inside a function either."""
+DEFINED = re.compile(r"^def (\w+)\(", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HumanEval(CodeQuestions):
+    """Functions with their docstring; the text is what follows, or the answer of a chat.
+
+    Read is the first block of code that defines the function, else a block that the text begins with,
+    else all of a text that defines the function, else a completion of the prompt, up to where
+    something else begins. The prompt's imports and helpers stand before all of them.
+    """
+
+    needed: ClassVar[tuple[str, ...]] = ("prompt", "test", "entry_point")
+
+    name: str = "humaneval"
+    """Stands in file names and in scores.json."""
+    n: int = 164
+    """Number of functions, from the first on; there are 164."""
+    max_new_tokens: int = 512
+    """Columns of the response."""
+    source: str = "openai/openai_humaneval"
+    """Hub id of a data set, or a local .json, .jsonl, .csv or .parquet file, packed as .gz or not."""
+    before: str = ""
+    """Written before a function; in a chat, what to do with it."""
+    after: str = ""
+    """Written after a function."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shots:
+            raise ConfigError("HumanEval is asked without worked examples: set shots to 0")
+
+    def question_of(self, row: dict[str, Any]) -> Question:
+        """A function to complete, and its tests."""
+        prompt, name = str(row["prompt"]), str(row["entry_point"])
+        if not has_function(prompt, name):
+            raise DataError(f"the prompt does not define {name!r}")
+        return Question(prompt, "", f"{row['test']}\n\ncheck({name})\n")
+
+    def program(self, example: Example, text: str) -> str | None:
+        """The function and what stands before it; see the class."""
+        asked = example.prompt.removeprefix(self.opening + self.instruction + self.before)
+        prompt = asked.removesuffix(self.after) if self.after else asked
+        name = entry_point(example)
+        code = block(text, name)
+        if code is None:
+            code = text if has_function(text, name) else STOPS.split(text)[0]
+        if not code.strip():
+            return None
+        if not has_function(code, name):
+            return prompt + code
+        begins = [found.start() for found in DEFINED.finditer(prompt) if found[1] == name]
+        return prompt[: begins[-1]] + code
+
+
+def entry_point(example: Example) -> str:
+    """The name of the function that the tests call."""
+    return str(example.reference).rstrip().rpartition("check(")[2].removesuffix(")")

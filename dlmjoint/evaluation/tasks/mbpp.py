@@ -1,0 +1,61 @@
+"""MBPP (arXiv 2108.07732): functions to write from a sentence and their tests."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlmjoint.errors import DataError
+from dlmjoint.evaluation.records import Example
+from dlmjoint.evaluation.tasks.code import CodeQuestions, block
+from dlmjoint.evaluation.tasks.questions import Question
+
+BEGIN, DONE = "[BEGIN]", "[DONE]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MBPP(CodeQuestions):
+    """Functions described by a sentence and three tests, after three worked examples in the paper's
+    wording (figure 1), or in a chat.
+
+    Nothing is read behind `[DONE]` or a next question, or before `[BEGIN]`. Of the rest, it is the
+    first block of code that defines a function, else a block that the text begins with, else all.
+    """
+
+    needed: ClassVar[tuple[str, ...]] = ("text", "code", "test_list")
+    optional: ClassVar[tuple[str, ...]] = ("test_setup_code", "test_imports")
+
+    name: str = "mbpp"
+    """Stands in file names and in scores.json."""
+    n: int = 500
+    """Number of functions, from the first on; the test split has 500."""
+    max_new_tokens: int = 512
+    """Columns of the response."""
+    source: str = "google-research-datasets/mbpp"
+    """Hub id of a data set, or a local .json, .jsonl, .csv or .parquet file."""
+    subset: str | None = "full"
+    """The hub data set's configuration; `sanitized` calls the column `text` `prompt`: set
+    `columns: {text: prompt}`."""
+    shots_split: str = "prompt"
+    """Split of worked examples, of a hub data set."""
+    before: str = "You are an expert Python programmer, and here is your task: "
+    """Written before a question."""
+    after: str = f"\n{BEGIN}\n"
+    """Written after a question."""
+
+    def question_of(self, row: dict[str, Any]) -> Question:
+        """A sentence and the tests, and a program between the marks."""
+        tests = row["test_list"]
+        if not isinstance(tests, list) or not tests:
+            raise DataError(f"test_list is {tests!r}, expected a list of tests")
+        setup = [str(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]
+        shown = "\n".join(tests)
+        return Question(
+            f"{str(row['text']).strip()} Your code should pass these tests:\n\n{shown}",
+            f"{str(row['code']).strip()}\n{DONE}",
+            "\n".join([part for part in setup if part] + tests) + "\n",
+        )
+
+    def program(self, example: Example, text: str) -> str | None:
+        """The program; see the class."""
+        between = self.answer(text).split(DONE)[0].rpartition(BEGIN)[2]
+        code = block(between) or between
+        return code if code.strip() else None

@@ -1,0 +1,222 @@
+"""Programs as answers: how they are read from a text, and how they are graded."""
+
+import gzip
+import json
+
+import pytest
+
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.errors import ConfigError, DataError
+from dlmjoint.evaluation.run import run
+from dlmjoint.evaluation.sandbox import Limits
+from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.tasks.code import block
+from dlmjoint.evaluation.tasks.humaneval import HumanEval
+from dlmjoint.evaluation.tasks.mbpp import MBPP
+
+HOOK = Limits(seconds=5.0, cpu=1, memory=1 << 28, namespaces=False)
+"""Runs everywhere; the walls themselves are tested in test_sandbox."""
+
+DOUBLE = {
+    "task_id": "Test/0",
+    "prompt": 'import math\n\ndef half(x):\n    return x / 2\n\ndef double(x):\n    """ Twice x. """\n',
+    "entry_point": "double",
+    "canonical_solution": "    return 2 * x\n",
+    "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate(3) == 6\n",
+}
+SQUARE = {
+    "text": "Write a function to square a number.",
+    "code": "def square(x):\r\n    return x * x",
+    "task_id": 2,
+    "test_setup_code": "",
+    "test_list": ["assert square(3) == 9", "assert square(-2) == 4"],
+    "challenge_test_list": [],
+}
+
+
+@pytest.fixture
+def humaneval(write) -> HumanEval:
+    return HumanEval(source=write([DOUBLE]), n=1, execute=True, limits=HOOK)
+
+
+@pytest.fixture
+def mbpp(write) -> MBPP:
+    return MBPP(source=write([SQUARE]), n=1, execute=True, limits=HOOK)
+
+
+def _grade(task, text):
+    return task.grade(task.examples()[0], text)
+
+
+FUNCTION = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    return 2 * x\n",
+        "    return 2 * x\n\ndef next_task(y):\n    return None\n",
+        "    return 2 * x\n\nprint(double('no'",
+        "    return 2 * x\n```\n\nThis is how it works:\n",
+        "    return 2 * x\n```\n\nNow:\n```python\nprint(double(1))\n```\n",
+        "    return int(half(4 * x))\n",
+        FUNCTION,
+        f"Here it is:\n\n```python\n{FUNCTION}```\nIt doubles.",
+        f"```python\n{FUNCTION}",
+        "```python\n    return 2 * x\n```",
+        f"Like this:\n```\ndouble(1)\n```\nwith\n```py\n{FUNCTION}```",
+        "```python\ndef double(x):\n    return math.floor(2 * x)\n```",
+        "```python\ndef twice(x):\n    return 2 * x\n\ndef double(x):\n    return twice(x)\n```",
+    ],
+)
+def test_a_right_function_is_right_however_it_is_written(humaneval, text):
+    grade = _grade(humaneval, text)
+    assert (grade.correct, grade.reason) == (True, "all tests passed")
+    assert grade.extracted is not None
+    assert "def double" in grade.extracted
+
+
+def test_a_wrong_function_is_wrong_and_shown(humaneval):
+    grade = _grade(humaneval, "    return 3 * x\n")
+    assert (grade.correct, grade.reason) == (False, "AssertionError, in its tests")
+    assert grade.extracted == DOUBLE["prompt"] + "    return 3 * x\n"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "```python\n```", "\ndef other():\n    pass\n"])
+def test_a_text_without_code_has_no_answer(humaneval, text):
+    grade = _grade(humaneval, text)
+    assert (grade.correct, grade.extracted, grade.reason) == (False, None, "no code in the text")
+
+
+def test_what_does_not_parse_has_no_answer(humaneval):
+    grade = _grade(humaneval, "    I cannot write that.")
+    assert (grade.correct, grade.extracted) == (False, None)
+    assert grade.reason.startswith("does not parse: SyntaxError")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("    while True: pass\n", "used more than 1 s of CPU time"),
+        ("    return 'x' * 10 ** 12\n", "MemoryError, in its tests"),
+        ("    import socket\n    return socket.socket()\n", "refused: socket.__new__"),
+        ("    import os\n    while True: os.fork()\n", "refused: os.fork"),
+        ("    exit(0)\n", "SystemExit: 0, in its tests"),
+    ],
+)
+def test_a_completion_that_would_do_harm_is_wrong(humaneval, body, reason):
+    grade = _grade(humaneval, body)
+    assert (grade.correct, grade.reason) == (False, reason)
+
+
+def test_a_chat_asks_in_words_and_the_prompt_is_found_again(write):
+    task = HumanEval(
+        source=write([DOUBLE]),
+        n=1,
+        execute=True,
+        limits=HOOK,
+        chat=True,
+        before="Complete this:\n```python\n",
+        after="```",
+    )
+    (example,) = task.examples()
+    assert example.prompt == f"Complete this:\n```python\n{DOUBLE['prompt']}```"
+    assert task.grade(
+        example, "```python\ndef double(x):\n    return math.ceil(2 * x)\n```"
+    ).correct
+
+
+def test_the_published_packed_format_is_read(tmp_path):
+    path = tmp_path / "HumanEval.jsonl.gz"
+    path.write_bytes(gzip.compress((json.dumps(DOUBLE) + "\n").encode()))
+    task = HumanEval(source=str(path), n=1, execute=True, limits=HOOK)
+    assert _grade(task, DOUBLE["canonical_solution"]).correct
+
+
+def test_an_mbpp_question_shows_its_tests_after_worked_examples(write):
+    cube = {**SQUARE, "text": "Write a cube.", "code": "cube = 1", "test_list": ["assert cube"]}
+    shots = write([cube], "prompt.jsonl")
+    source = write([SQUARE])
+    task = MBPP(source=source, n=1, shots=1, shots_source=shots, execute=True, limits=HOOK)
+    ask = "You are an expert Python programmer, and here is your task: "
+    assert task.examples()[0].prompt == (
+        f"{ask}Write a cube. Your code should pass these tests:\n\nassert cube\n[BEGIN]\ncube = 1\n"
+        f"[DONE]\n\n{ask}Write a function to square a number. Your code should pass these tests:\n\n"
+        "assert square(3) == 9\nassert square(-2) == 4\n[BEGIN]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def square(x):\n    return x * x\n[DONE]\n\nYou are an expert ... [BEGIN]\n1 / 0",
+        "def square(x):\n    return x ** 2",
+        "[BEGIN]\nsquare = lambda x: x * x\n[DONE]",
+        "Sure:\n```python\ndef square(x):\n    return x * x\n```\nAs you see.",
+        "```python\nsquare = lambda x: x * x\n```",
+    ],
+)
+def test_a_right_mbpp_program_is_right_however_it_is_written(mbpp, text):
+    assert _grade(mbpp, text).correct
+
+
+def test_a_wrong_and_an_unreadable_mbpp_answer_are_told_apart(mbpp):
+    wrong = _grade(mbpp, "def square(x):\n    return 2 * x\n[DONE]")
+    assert (wrong.correct, wrong.reason) == (False, "AssertionError, in its tests")
+    assert wrong.extracted == "def square(x):\n    return 2 * x\n"
+    unread = _grade(mbpp, "[DONE] def square(x): return x * x")
+    assert (unread.correct, unread.extracted, unread.reason) == (False, None, "no code in the text")
+    prose = _grade(mbpp, "I would multiply.")
+    assert (prose.correct, prose.extracted) == (False, None)
+
+
+def test_the_sanitised_columns_are_named(write):
+    row = {
+        "prompt": "Square.",
+        "code": "",
+        "test_imports": ["import math"],
+        "test_list": ["math.pi"],
+    }
+    task = MBPP(source=write([row]), n=1, columns={"text": "prompt"}, execute=True, limits=HOOK)
+    assert task.examples()[0].reference == "import math\nmath.pi\n"
+
+
+def test_nothing_is_run_without_being_confirmed():
+    for task in (HumanEval, MBPP):
+        with pytest.raises(ConfigError, match="set execute: true if you agree"):
+            task()
+
+
+def test_data_that_cannot_be_graded_is_refused(write):
+    settings = {"n": 1, "execute": True, "limits": HOOK}
+    with pytest.raises(DataError, match="row 0: the prompt does not define 'triple'"):
+        HumanEval(source=write([{**DOUBLE, "entry_point": "triple"}]), **settings).examples()
+    with pytest.raises(DataError, match="the tests of 0"):
+        HumanEval(source=write([{**DOUBLE, "test": "def ("}], "b.jsonl"), **settings).examples()
+    with pytest.raises(DataError, match="row 0: test_list is 'assert"):
+        MBPP(source=write([{**SQUARE, "test_list": "assert 1"}], "c.jsonl"), **settings).examples()
+    with pytest.raises(ConfigError, match="without worked examples"):
+        HumanEval(shots=1, **settings)
+
+
+def test_a_fence_with_a_language_opens_a_block_even_inside_one():
+    assert block("x\n```\nthen\n```python\ndef f(): pass\n```\n") == "def f(): pass\n"
+    assert block("no code, `def f()` neither") is None
+    assert block("```\nx = 1") == "x = 1\n"
+
+
+def test_a_fence_may_be_fixed_before_decoding_and_an_evaluation_grades_it(tmp_path, base, write):
+    row = {**DOUBLE, "prompt": "def double(x):\n"}
+    task = HumanEval(
+        source=write([row, row]),
+        n=2,
+        max_new_tokens=16,
+        anchors={0: "```python\n"},
+        execute=True,
+        limits=HOOK,
+    )
+    run(base, {"exact": Policy()}, [task], tmp_path / "run")
+    scores = score(tmp_path / "run")["decoders"]["exact"]["tasks"]["humaneval"]
+    assert scores["accuracy"]["n"] == 2
+    lines = (tmp_path / "run/generations/exact/humaneval.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["text"].startswith("```python\n") for line in lines)

@@ -59,9 +59,14 @@ def main() -> None:
     say(result, {"code": code, "cpu": used.ru_utime + used.ru_stime})
 
 
-def say(result: int, what: dict[str, object]) -> None:
-    """One line of the result."""
-    os.write(result, json.dumps(what).encode() + b"\n")
+def say(
+    result: int,
+    what: dict[str, object],
+    write: Callable[[int, bytes], int] = os.write,
+    dumps: Callable[[object], str] = json.dumps,
+) -> None:
+    """One line of the result. A program may put others in the place of `os.write`."""
+    write(result, dumps(what).encode() + b"\n")
 
 
 def isolate(libc: ctypes.CDLL, folder: str, disk: int) -> None:
@@ -112,45 +117,51 @@ def limit(job: dict[str, Any]) -> None:
 def execute(job: dict[str, Any], result: int) -> NoReturn:
     """Run the program, then its tests. The token, which says that the last test has ended, is in
     no variable before: it waits in a pipe."""
-    token, read, leave, run = job["token"], os.read, os._exit, exec
+    token, read, tell, leave, run = job["token"], os.read, say, os._exit, exec
     module = ModuleType("program")
     sys.modules["program"] = module  # dataclasses look their module up
 
     def end(stage: str, error: str) -> NoReturn:
-        say(result, {"stage": stage, "error": error[:500]})
+        tell(result, {"stage": stage, "error": error[:500]})
         leave(1)
 
     stage = "parse"
     try:
         program = compile(job["program"], "<program>", "exec")
         tests = compile(job["tests"], "<tests>", "exec")
-        folder = os.path.realpath(job["folder"]) + os.sep
-        sys.addaudithook(lambda event, given: watch(event, given, folder, end))
+        sys.addaudithook(watcher(job["folder"], end))
         stage = "program"
         run(program, module.__dict__)
         stage = "tests"
         run(tests, module.__dict__)
     except BaseException as error:  # noqa: BLE001  (whatever ends the tests early is a failure)
         end(stage, f"{type(error).__name__}: {error}".strip().removesuffix(":"))
-    say(result, {"token": read(token, 64).decode()})
+    tell(result, {"token": read(token, 64).decode()})
     leave(0)
 
 
-def watch(
-    event: str, given: tuple[Any, ...], folder: str, end: Callable[[str, str], NoReturn]
-) -> None:
-    """End the run at an event that no solution of a programming task has."""
-    if event.startswith(REFUSED):
-        end("refused", event)
-    if event == "ctypes.dlopen" and given[0] is not None:
-        end("refused", f"{event} of {given[0]}")
-    if event in ("open", "os.mkdir"):
-        path: Any = given[0]
-        flags = given[2] if event == "open" else WRITES
-        if not isinstance(path, int) and flags & WRITES:
-            where = os.path.realpath(os.fsdecode(path))
-            if not where.startswith(folder):
-                end("refused", f"writing to {where}")
+def watcher(
+    folder: str, end: Callable[[str, str], NoReturn]
+) -> Callable[[str, tuple[Any, ...]], None]:
+    """What ends the run at an event that no solution of a programming task has. Everything it
+    needs is its own: the names of this file can be reached through `sys.modules`."""
+    refused, writes, real, decode = REFUSED, WRITES, os.path.realpath, os.fsdecode
+    inside = real(folder) + os.sep
+
+    def watch(event: str, given: tuple[Any, ...]) -> None:
+        if event.startswith(refused):
+            end("refused", event)
+        if event == "ctypes.dlopen" and given[0] is not None:
+            end("refused", f"{event} of {given[0]}")
+        if event in ("open", "os.mkdir"):
+            path: Any = given[0]
+            flags = given[2] if event == "open" else writes
+            if not isinstance(path, int) and flags & writes:
+                where = real(decode(path))
+                if not where.startswith(inside):
+                    end("refused", f"writing to {where}")
+
+    return watch
 
 
 if __name__ == "__main__":

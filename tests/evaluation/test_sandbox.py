@@ -98,6 +98,23 @@ def test_a_refusal_cannot_be_caught(limits):
     assert sandbox.run(program, "", limits).reason == "refused: socket.__new__"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "sys.modules['__main__'].REFUSED = ()",
+        "sys.modules['__main__'].say = print",
+        "sys.modules['__main__'].watcher = print",
+        "import os; os._exit = os.write = os.read = os.fsdecode = print",
+        "import builtins; builtins.exec = builtins.compile = builtins.isinstance = print",
+    ],
+)
+def test_changing_what_the_sandbox_is_made_of_changes_nothing(limits, change):
+    outcome = sandbox.run(f"import sys\n{change}\n", "assert False\n", limits)
+    assert outcome.reason == "AssertionError, in its tests"
+    outcome = sandbox.run(f"import sys, socket\n{change}\nsocket.socket()\n", "", limits)
+    assert outcome.reason == "refused: socket.__new__"
+
+
 def test_a_program_that_waits_is_ended_by_the_wall_time(limits):
     short = Limits(**SMALL | {"seconds": 1.0}, namespaces=limits.namespaces)
     outcome = sandbox.run("import time\ntime.sleep(60)", "", short)

@@ -11,7 +11,7 @@ from dlmjoint.evaluation.metrics.accuracy import Accuracy
 from dlmjoint.evaluation.metrics.base import Metric
 from dlmjoint.evaluation.records import Example
 from dlmjoint.evaluation.tasks.base import Task
-from dlmjoint.evaluation.tasks.source import is_file, rows
+from dlmjoint.evaluation.tasks.source import Place, is_file, rows
 from dlmjoint.models.base import Base
 
 
@@ -130,14 +130,17 @@ class DatasetQuestions(Questions):
     """The hub data set's configuration; a local file has none."""
     split: str = "test"
     """Of a hub data set."""
+    revision: str | None = None
+    """Pins a commit of the hub data set."""
     columns: dict[str, str] | None = None
     """Names of columns where the source has its own: `{question: asked}`."""
     shuffle: int | None = None
     """Seed of an order in which the n questions are the first; null keeps the source's order."""
     shots_source: str | None = None
-    """Where worked examples are from, the first ones; null takes the hub data set `source`."""
+    """Where worked examples are from, the first ones: a hub id or a local file; null takes the hub data
+    set `source`."""
     shots_subset: str | None = None
-    """Their configuration; null takes `subset`."""
+    """Their configuration; null takes `subset`, if `source` is where they are from."""
     shots_split: str = "train"
     """Their split, of a hub data set."""
 
@@ -157,7 +160,7 @@ class DatasetQuestions(Questions):
 
     def questions(self) -> list[Question]:
         """The first n rows, in the shuffled order if there is one."""
-        found = rows(*self._tested(), self.needed, self.optional, self.columns)
+        found = rows(self._tested(), self.needed, self.optional, self.columns)
         order = list(range(len(found)))
         if self.shuffle is not None:
             Random(self.shuffle).shuffle(order)
@@ -167,8 +170,9 @@ class DatasetQuestions(Questions):
 
     def worked(self, topic: str) -> list[Question]:
         """The first rows of the topic."""
-        source, subset, split = self._shots()
-        found = rows(source, subset, split, self.needed, self.optional, self.columns)
+        place = self._shots()
+        source = place.source
+        found = rows(place, self.needed, self.optional, self.columns)
         made = (self._question(row, i, source) for i, row in enumerate(found))
         of_topic = [question for question in made if question.topic == topic]
         if len(of_topic) < self.shots:
@@ -184,15 +188,11 @@ class DatasetQuestions(Questions):
         except DataError as error:
             raise DataError(f"{source}, row {index}: {error}") from error
 
-    def _tested(self) -> tuple[str, str | None, str]:
-        return _place(self.source, self.subset, self.split)
+    def _tested(self) -> Place:
+        return Place.of(self.source, self.subset, self.split, self.revision)
 
-    def _shots(self) -> tuple[str, str | None, str]:
-        source = self.source if self.shots_source is None else self.shots_source
-        subset = self.subset if self.shots_subset is None else self.shots_subset
-        return _place(source, subset, self.shots_split)
-
-
-def _place(source: str, subset: str | None, split: str) -> tuple[str, str | None, str]:
-    """Where rows are; a file is one place."""
-    return (source, None, "train") if is_file(source) else (source, subset, split)
+    def _shots(self) -> Place:
+        if self.shots_source is None:
+            subset = self.subset if self.shots_subset is None else self.shots_subset
+            return Place.of(self.source, subset, self.shots_split, self.revision)
+        return Place.of(self.shots_source, self.shots_subset, self.shots_split, None)

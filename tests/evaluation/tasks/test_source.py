@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.tasks.source import is_file, rows
+from dlmjoint.evaluation.tasks.source import Place, is_file, rows
 
 ROWS = [{"q": "How many?", "a": "5"}, {"q": "Why, then?", "a": "because"}]
 
 
 def _rows(source: Path | str, needed=("q", "a"), optional=(), names=None):
-    return rows(str(source), None, "train", needed, optional, names)
+    return rows(Place(str(source)), needed, optional, names)
 
 
 def test_every_format_gives_the_same_rows(tmp_path):
@@ -32,6 +32,11 @@ def test_every_format_gives_the_same_rows(tmp_path):
 def test_a_hub_id_is_no_file():
     assert is_file("here/rows.jsonl.gz")
     assert not is_file("openai/gsm8k")
+
+
+def test_a_file_is_one_place():
+    assert Place.of("rows.csv", "main", "test", "abc") == Place("rows.csv")
+    assert Place.of("who/what", "main", "test", "abc") == ("who/what", "main", "test", "abc")
 
 
 def test_columns_have_the_names_the_task_knows(write):

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
@@ -56,12 +56,16 @@ def publish(
         raise ConfigError(
             f"{folder} holds trajectories: evaluation, training and datasets are a sampler's"
         )
+    common: dict[str, Any] = {
+        "base": base,
+        "revision": base_revision,
+        "license": license,
+        "public": dry_run is None,
+    }
     with TemporaryDirectory() as temporary:
         staged = Path(temporary) if dry_run is None else _new(dry_run)
         if trajectories:
-            stage_trajectories(
-                folder, staged, repo, license=license, base=base, revision=base_revision
-            )
+            stage_trajectories(folder, staged, repo, **common)
         else:
             stage_sampler(
                 folder,
@@ -69,11 +73,8 @@ def publish(
                 repo,
                 evaluation=evaluation,
                 training=training,
-                base=base,
-                revision=base_revision,
                 datasets=datasets or [],
-                license=license,
-                public=dry_run is None,
+                **common,
             )
         if dry_run is not None:
             log.info("wrote what would be published as %s to %s", repo, dry_run)

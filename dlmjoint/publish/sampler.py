@@ -9,14 +9,14 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from dlmjoint.errors import ConfigError, DataError, LoadError
+from dlmjoint.errors import DataError, LoadError
 from dlmjoint.evaluation import settings
 from dlmjoint.evaluation.recipes import IN_SAMPLER
 from dlmjoint.info import compare
-from dlmjoint.models.files import ModelFiles
 from dlmjoint.models.joint import JointSampler, JointSamplerConfig
 from dlmjoint.models.load import read_config
 from dlmjoint.provenance import write_text
+from dlmjoint.publish.base import find_base
 from dlmjoint.publish.measured import SCORES, Measured
 from dlmjoint.publish.written import PROVENANCE, commit, read_json, read_provenance
 
@@ -118,17 +118,9 @@ def _with_base(
         raise LoadError(f"{folder}: the config names no base; train or convert the sampler again")
     if revision is None and base is None and not Path(place).is_dir():
         revision = config.base_revision
-    found = ModelFiles.find(place, revision, weights=False)
+    found = find_base(place, revision, public)
     by = compare(str(folder), found, *read_config(found))["compared_by"]
     log.info("the base %s was compared with the sampler's by %s", place, by)
-    if found.revision is None:
-        told = (
-            f"the base {place} is a folder of this machine, where nobody else finds it: publish the "
-            "base, and give its hub id as --base (and its commit as --base_revision)"
-        )
-        if public:
-            raise ConfigError(told)
-        log.warning("to publish this for good: %s", told)
     config.base_name, config.base_revision = place, found.revision
     config.base_config = {k: v for k, v in config.base_config.items() if k != "_name_or_path"}
     return config

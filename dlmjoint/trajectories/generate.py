@@ -183,7 +183,7 @@ def generate(
         module = Generator(model, policy.prepare(model), rows, manifest, missing, batch_size)
         trainer.predict(module, return_predictions=False)
         if trainer.is_global_zero:
-            write_provenance(output, {"prompts": prompts, "policy": policy, **asdict(manifest)})
+            write_provenance(output, {**asdict(manifest), "prompts": prompts, "policy": policy})
     return store
 
 

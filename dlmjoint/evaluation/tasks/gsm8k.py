@@ -74,7 +74,8 @@ class GSM8K(DatasetQuestions):
         if self.conclusion is None:
             return solution
         steps, _, number = solution.rpartition(MARK)
-        thought = " ".join(CALCULATOR.sub("", steps).split())
+        lines = (line.strip() for line in CALCULATOR.sub("", steps).splitlines())
+        thought = " ".join(line + "." * (line[-1] not in ".!?:,") for line in lines if line)
         return f"{thought} {self.conclusion.strip()} {number.strip()}."
 
 

@@ -15,7 +15,7 @@ from dlmjoint.models.load import load_base
 from tests.conftest import GOLDEN
 
 PROBLEMS = [
-    ("Ann has 3 pens and buys 2. How many?", "3 + 2 = <<3+2=5>>5 pens.\n#### 5"),
+    ("Ann has 3 pens and buys 2. How many?", "3 + 2 = <<3+2=5>>5\nThat is 5 pens.\n#### 5"),
     ("A car costs $1,000 and loses $250. What is it worth?", "It is worth 750.\n#### 750"),
     ("Two farms have 1,200 cows each. How many?", "2 * 1200 = 2400\n#### 2,400"),
 ]
@@ -110,7 +110,7 @@ def test_a_chain_of_thought_ends_in_the_wording_asked_for(tmp_path, source):
         conclusion="The answer is",
     )
     worked, _ = task.examples()[0].prompt.split("\n\n")
-    assert worked == f"Q: {PROBLEMS[0][0]}\nA: 3 + 2 = 5 pens. The answer is 5."
+    assert worked == f"Q: {PROBLEMS[0][0]}\nA: 3 + 2 = 5. That is 5 pens. The answer is 5."
     assert task.grade(task.examples()[0], worked.partition("A:")[2]).correct
 
 

@@ -89,7 +89,8 @@ def generate(
     return Output(
         sequences=[[*t.prompt.tolist(), *t.response.tolist()] for t in trajectories],
         texts=[
-            "" if base.tokenizer is None else base.decode(t.response.tolist()) for t in trajectories
+            "" if base.tokenizer is None else base.decode(t.response.tolist(), t.anchored)
+            for t in trajectories
         ],
         trajectories=trajectories,
         tally=tally,

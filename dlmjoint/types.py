@@ -169,6 +169,14 @@ class Trajectory:
     log_probs: Float[Tensor, " M"]
     """log_probs[s]: nats, of commit number s under the distribution it was drawn from."""
 
+    @property
+    def anchored(self) -> int:
+        """Columns up to and with the last anchor's; 0 without one."""
+        fixed = torch.ones(len(self.response), dtype=torch.bool)
+        fixed[self.order] = False
+        columns = fixed.nonzero()
+        return int(columns[-1]) + 1 if len(columns) else 0
+
     def state(self, step: int, mask_id: int) -> Int[Tensor, " N"]:
         """The response after `step` commits: everything later in the order is still a mask."""
         response = self.response.clone()

@@ -201,11 +201,11 @@ def answer_of(base: Base, task: Task | None) -> Callable[[Trajectory], object]:
     Raises ConfigError if the task does not grade.
     """
     if task is None:
-        return lambda trajectory: base.decode(trajectory.response.tolist())
+        return lambda trajectory: base.decode(trajectory.response.tolist(), trajectory.anchored)
     examples = {example.id: example for example in task.examples()}
 
     def read(trajectory: Trajectory) -> object:
-        text = base.decode(trajectory.response.tolist())
+        text = base.decode(trajectory.response.tolist(), trajectory.anchored)
         grade = task.grade(examples[trajectory.example_id], text)
         if grade is None:
             raise ConfigError(f"task {task.name} has no answers to compare")

@@ -22,7 +22,7 @@ class Generation:
 
     example_id: int
     text: str
-    """Up to the first end-of-text, special tokens left out."""
+    """Up to the first end-of-text behind the last anchor, special tokens left out."""
     stop: str
     """`eos` if the text ended by itself, `length` if the response was full."""
     prompt: list[int]

@@ -179,8 +179,8 @@ def _generation(
     written = trajectory.response[trajectory.order].tolist()
     return Generation(
         example_id=trajectory.example_id,
-        text=base.decode(tokens),
-        stop="eos" if set(base.end_ids).intersection(tokens) else "length",
+        text=base.decode(tokens, trajectory.anchored),
+        stop="eos" if set(base.end_ids).intersection(tokens[trajectory.anchored :]) else "length",
         prompt=trajectory.prompt.tolist(),
         tokens=tokens,
         order=trajectory.order.tolist(),

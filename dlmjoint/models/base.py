@@ -167,10 +167,15 @@ class Base(ABC):
         )
         return self.encode(str(text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of a response: up to the first of `end_ids`, special tokens left out."""
-        ids = list(takewhile(lambda token: token not in self.end_ids, ids))
-        return str(self._tokenizer().decode(ids, skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], anchored: int = 0) -> str:
+        """The text of a response: up to the first of `end_ids`, special tokens left out.
+
+        The first `anchored` ids, up to the last anchor, are in the text whatever they are: a reasoning
+        that ends before an anchored answer does not take the answer away.
+        """
+        first = [token for token in ids[:anchored] if token not in self.end_ids]
+        rest = takewhile(lambda token: token not in self.end_ids, ids[anchored:])
+        return str(self._tokenizer().decode([*first, *rest], skip_special_tokens=True))
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:

@@ -18,7 +18,7 @@ from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 
 FILE = "settings.json"
-FREE = ("n", "metrics", "judge")
+FREE = ("n", "metrics", "judge", "limits")
 """Fields of a task that may change between runs into one folder: they decode nothing anew."""
 
 

@@ -25,7 +25,8 @@ class Math500(DatasetQuestions):
     `equivalence` says.
     """
 
-    needed: ClassVar[tuple[str, ...]] = ("problem", "solution", "answer")
+    needed: ClassVar[tuple[str, ...]] = ("problem", "answer")
+    optional: ClassVar[tuple[str, ...]] = ("solution",)
 
     name: str = "math500"
     """Stands in file names and in scores.json."""
@@ -50,7 +51,8 @@ class Math500(DatasetQuestions):
         """A problem; its solution boxes the answer."""
         if not str(row["answer"]).strip():
             raise DataError("there is no answer")
-        return Question(str(row["problem"]), str(row["solution"]), str(row["answer"]))
+        solution = str(row.get("solution") or "")
+        return Question(str(row["problem"]), solution, str(row["answer"]))
 
     def grade(self, example: Example, text: str) -> Grade:
         """Right if the answer read is the same as the reference."""

@@ -20,8 +20,8 @@ class MBPP(CodeQuestions):
     first block of code that defines a function, else a block that the text begins with, else all.
     """
 
-    needed: ClassVar[tuple[str, ...]] = ("text", "code", "test_list")
-    optional: ClassVar[tuple[str, ...]] = ("test_setup_code", "test_imports")
+    needed: ClassVar[tuple[str, ...]] = ("text", "test_list")
+    optional: ClassVar[tuple[str, ...]] = ("code", "test_setup_code", "test_imports")
 
     name: str = "mbpp"
     """Stands in file names and in scores.json."""
@@ -50,7 +50,7 @@ class MBPP(CodeQuestions):
         shown = "\n".join(tests)
         return Question(
             f"{str(row['text']).strip()} Your code should pass these tests:\n\n{shown}",
-            f"{str(row['code']).strip()}\n{DONE}",
+            f"{str(row['code']).strip()}\n{DONE}" if row.get("code") else "",
             "\n".join([part for part in setup if part] + tests) + "\n",
         )
 

@@ -101,8 +101,8 @@ class Questions(Task):
         return [base.encode_chat(example.prompt) for example in examples]
 
     def answer(self, text: str) -> str:
-        """The text up to where the base goes on to a next question."""
-        following = self.before.strip()
+        """The text up to where a base goes on to a next question; in a chat it does not."""
+        following = "" if self.chat else self.before.strip()
         return text.split(following, 1)[0] if following else text
 
     def _worked(self, topic: str) -> str:
@@ -180,6 +180,8 @@ class DatasetQuestions(Questions):
             raise DataError(
                 f"{source} has {len(of_topic)} worked examples{about}, {self.shots} were asked for"
             )
+        if not all(question.solution for question in of_topic[: self.shots]):
+            raise DataError(f"{source} has questions without a solution: no worked examples")
         return of_topic[: self.shots]
 
     def _question(self, row: dict[str, Any], index: int, source: str) -> Question:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -218,5 +219,7 @@ def test_a_fence_may_be_fixed_before_decoding_and_an_evaluation_grades_it(tmp_pa
     run(base, {"exact": Policy()}, [task], tmp_path / "run")
     scores = score(tmp_path / "run")["decoders"]["exact"]["tasks"]["humaneval"]
     assert scores["accuracy"]["n"] == 2
+    longer = replace(task, limits=replace(HOOK, cpu=2))
+    run(base, {"exact": Policy()}, [longer], tmp_path / "run")  # limits decode nothing anew
     lines = (tmp_path / "run/generations/exact/humaneval.jsonl").read_text().splitlines()
     assert all(json.loads(line)["text"].startswith("```python\n") for line in lines)

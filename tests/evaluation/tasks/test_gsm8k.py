@@ -78,6 +78,7 @@ def test_nothing_is_read_of_a_next_question():
     text = "20 - 2 = 18\n\nQuestion: How many is 5 + 5?\nAnswer: #### 10"
     assert _grade(text).correct
     assert not _grade(text, before="").correct
+    assert not _grade(text, chat=True).correct
 
 
 def test_a_problem_is_its_question_and_the_number_of_its_solution(source):

@@ -120,6 +120,14 @@ def test_a_worked_example_is_problem_and_solution(write):
     assert task.grade(example, following).correct
 
 
+def test_worked_examples_need_solutions_questions_do_not(write):
+    row = {"problem": "What is $1 + 1$?", "answer": "2"}
+    assert Math500(source=write([row]), n=1).examples()[0].reference == "2"
+    shots = write([row], "train.jsonl")
+    with pytest.raises(DataError, match="questions without a solution: no worked examples"):
+        Math500(source=write([ROW]), n=1, shots=1, shots_source=shots).examples()
+
+
 def test_a_problem_without_an_answer_is_refused(write):
     with pytest.raises(DataError, match="row 0: there is no answer"):
         Math500(source=write([{**ROW, "answer": " "}]), n=1).examples()

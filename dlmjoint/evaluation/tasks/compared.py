@@ -12,13 +12,19 @@ MEMORY = 4 << 30
 
 
 def main() -> None:
-    """Answer every line `[reference, answer]` by whether they are the same."""
+    """Say `true` when ready; answer every line `[reference, answer]` by whether they are the same."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     logging.disable()  # math-verify speaks of limits it does not set; the caller sets them
+    say(True)
     for line in sys.stdin:
         reference, answer = json.loads(line)
-        sys.stdout.write(json.dumps(same(reference, answer)) + "\n")
-        sys.stdout.flush()
+        say(same(reference, answer))
+
+
+def say(what: bool) -> None:
+    """A line, at once."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 def same(reference: str, answer: str) -> bool:

@@ -7,6 +7,7 @@ process of its own, since an answer such as `9^{9^{9^9}}` would take all time an
 
 import atexit
 import json
+import os
 import select
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from dlmjoint.errors import ConfigError
 
 WORKER = Path(__file__).with_name("compared.py")
 SECONDS = 10.0
-"""Given to one comparison; starting the worker is part of its first."""
+"""Given to one comparison."""
+START = 120.0
+"""Seconds given to the worker to import its library, on a busy machine."""
 IGNORED = str.maketrans("", "", " \t\n$%")
 
 
@@ -44,30 +47,31 @@ class _Worker:
     """A process that compares, started when first needed and again after one that had to be killed."""
 
     process: subprocess.Popen[str] | None = None
+    owner: int = 0
+    """The process that started it: one forked from that starts its own, or answers would mix."""
 
     def ask(self, pair: list[str]) -> bool | None:
         """Its answer; None if it takes too long or dies."""
         process = self._started()
         assert process.stdin
-        assert process.stdout
         process.stdin.write(json.dumps(pair) + "\n")
         process.stdin.flush()
-        ready = select.select([process.stdout], [], [], SECONDS)[0]
-        if ready and (line := process.stdout.readline()):
-            return json.loads(line)
-        self.end()
-        return None
+        same = _heard(process, SECONDS)
+        if same is None:
+            self.end()
+        return same
 
     def end(self) -> None:
-        """Kill the process, if there is one."""
-        if self.process is not None:
+        """Kill the process, if there is one of ours."""
+        if self.process is not None and self.owner == os.getpid():
             self.process.kill()
             self.process.communicate()
-            self.process = None
+        self.process = None
 
     def _started(self) -> subprocess.Popen[str]:
-        if self.process is None:
+        if self.process is None or self.owner != os.getpid():
             check()
+            self.owner = os.getpid()
             self.process = subprocess.Popen(
                 [sys.executable, "-P", str(WORKER)],
                 stdin=subprocess.PIPE,
@@ -75,7 +79,18 @@ class _Worker:
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
+            if not _heard(self.process, START):
+                self.end()
+                raise ConfigError(f"{WORKER} does not start: run it by itself to see why")
         return self.process
+
+
+def _heard(process: subprocess.Popen[str], seconds: float) -> bool | None:
+    """What the process says next; None if it says nothing in time, or has ended."""
+    assert process.stdout
+    ready = select.select([process.stdout], [], [], seconds)[0]
+    line = process.stdout.readline() if ready else ""
+    return json.loads(line) if line else None
 
 
 _WORKER = _Worker()

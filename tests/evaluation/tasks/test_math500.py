@@ -1,5 +1,7 @@
 """MATH-500 on a small local file in the published format: what is read, what is the same."""
 
+import os
+
 import pytest
 
 from dlmjoint.errors import ConfigError, DataError
@@ -105,6 +107,29 @@ def test_an_answer_without_end_is_wrong_and_says_so_and_the_next_is_compared(mon
     assert grade.reason.endswith("could not be compared with 7")
     monkeypatch.undo()
     assert _grade("\\boxed{7.0}", "7").correct
+
+
+def test_a_worker_that_does_not_start_is_an_error_and_no_wrong_answer(monkeypatch, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import absent_library")
+    monkeypatch.setattr(equivalence, "WORKER", broken)
+    monkeypatch.setattr(equivalence, "_WORKER", equivalence._Worker())
+    with pytest.raises(ConfigError, match=r"broken.py does not start"):
+        equivalence.equal("123", "124")
+
+
+def test_a_forked_process_has_a_worker_of_its_own():
+    assert equivalence.equal("20", "21") is False  # the worker has started
+    started = equivalence._WORKER.process
+    child = os.fork()
+    if child == 0:
+        same = equivalence.equal("22", "44/2")
+        own = equivalence._WORKER.process
+        equivalence._WORKER.end()
+        os._exit(0 if same and own is not started else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert equivalence.equal("23", "46/2") is True
+    assert equivalence._WORKER.process is started
 
 
 def test_a_worked_example_is_problem_and_solution(write):

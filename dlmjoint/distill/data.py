@@ -1,14 +1,18 @@
 """Trajectories as training batches: a stream that is a pure function of (seed, batch number)."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as MapDataset
 
+from dlmjoint.distill.resume import check_same, trained_batches
 from dlmjoint.distill.starts import EveryState, Starts
 from dlmjoint.distill.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, DataError
@@ -199,11 +203,21 @@ class TrajectoryData(L.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were trained on."""
+        """How many batches were trained on, and of which stream."""
         assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return {"batches": progress.processed}  # pyright: ignore[reportAttributeAccessIssue]
+        return {"batches": trained_batches(self.trainer), "stream": self._stream()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after them."""
-        self.first_batch = state_dict["batches"]
+        """Continue after them. Raises MismatchError if it is another stream that is to go on."""
+        assert self.trainer is not None
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_same("stream of batches", state_dict.get("stream", {}), self._stream())
+            self.first_batch = state_dict["batches"]
+
+    def _stream(self) -> dict[str, str]:
+        """All that batch number t depends on but t; folders by their content, wherever they lie."""
+        names = ("batch_size", "window", "val_fraction", "seed")
+        chosen = {name: str(getattr(self, name)) for name in names}
+        drawn = [asdict(replace(store.manifest, base="")) for store in self.stores]
+        content = hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]
+        return {**chosen, "starts": repr(self.starts or EveryState()), "trajectories": content}

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric
 
 from dlmjoint.decoding.draw import forbid
@@ -18,11 +20,15 @@ from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
+from dlmjoint.distill.resume import back_to_the_step, check_same
+from dlmjoint.distill.sharding import shard_base, shard_layer, whole_weights
 from dlmjoint.distill.start import LastBlock, Start
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_json, write_provenance
+from dlmjoint.random import derive_seed
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,7 @@ class Distillation(L.LightningModule):
         export: Path | None = None,
         loading: Loading | None = None,
         head_chunk: int | None = None,
+        shard_base: bool = False,
     ) -> None:
         """
         Args:
@@ -73,6 +80,8 @@ class Distillation(L.LightningModule):
                 device_map or bits stays there: on a GPU, give `device_map: "cuda:0"`.
             head_chunk: cells that go through the head at a time; as many as suit the device by
                 default. Changes memory and speed, not the result.
+            shard_base: spread the base's blocks over all processes, under any strategy; every
+                process holds the whole base by default.
         """
         super().__init__()
         self.depth_weights = _depth_weights(depth, depth_weights)
@@ -85,11 +94,14 @@ class Distillation(L.LightningModule):
                 "on_policy out, or choose another divergence"
             )
         self.pairs, self.head_chunk = pairs or AllDepths(), head_chunk
-        self.loading, self.depth = loading or Loading(), depth
+        self.loading, self.depth, self.shard_base = loading or Loading(), depth, shard_base
+        if shard_base and self.loading.placed:
+            raise ConfigError("shard_base spreads the base itself: leave out device_map and bits")
         self.base = load_base(base, dtype=dtype, revision=revision, loading=self.loading)
         self.sampler = (start or LastBlock())(self.base)
         self.sampler.config.trained_depth = depth
         self.optimizer, self.scheduler, self.export = optimizer, scheduler, export
+        self._exported = False
         names = [f"{name}@{j}" for name in ("kl", "marginal_kl", "top1") for j in self._depths]
         self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
 
@@ -113,6 +125,8 @@ class Distillation(L.LightningModule):
 
     def _place_base(self) -> None:
         """Bring the base to this process's device; one that must not move must be there already."""
+        if self.shard_base:  # block by block: the whole base is never on the device
+            shard_base(self.base.network, self.device)
         if not self.loading.placed:
             nn.Module.to(self.base.network, self.device)
         elif self.base.device != self.device:
@@ -121,15 +135,36 @@ class Distillation(L.LightningModule):
                 f'loading.device_map as "{self.device}"'
             )
 
+    def configure_model(self) -> None:
+        """Spread the layer where the strategy leaves that to the module and gives it a mesh."""
+        if self.device_mesh is not None:
+            shard_layer(self.sampler, self.device)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all processes: weights in flat shards (FSDP's first version) clip
+        themselves, the norm of a shard is not theirs."""
+        model = self.trainer.strategy.model
+        if gradient_clip_val and isinstance(model, FullyShardedDataParallel):
+            model.clip_grad_norm_(gradient_clip_val)
+            return
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def training_step(self, batch: UnrollBatch, batch_idx: int) -> Tensor:
         """The weighted loss over all depths and starts of the batch."""
+        # What a block draws, dropout, is the batch's too: a resumed run draws the same.
+        torch.manual_seed(derive_seed(batch.seed, batch.places[0], "layer"))
         found, loss, counts = self.losses(batch)
         total = torch.zeros((), device=self.device)
         for depth, weight in enumerate(self.depth_weights, 1):
             here = found.depth == depth
             mean = (loss[here] * counts[here]).sum() / self._count(counts[here].sum())
             total = total + weight / sum(self.depth_weights) * mean
-        self.log("train/loss", total.detach(), prog_bar=True)
+        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True)
         return total
 
     def losses(
@@ -215,22 +250,56 @@ class Distillation(L.LightningModule):
         schedule = {"scheduler": self.scheduler(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose checkpoint it is, and make it one of an optimizer step."""
+        back_to_the_step(checkpoint, self.trainer)
+        checkpoint["recipe"] = self._recipe()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise MismatchError unless it is this base's and, to go on training, this recipe's."""
+        saved, here = checkpoint.get("recipe", {}), self._recipe()
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            here = {"base": here["base"]}
+        check_same("base or recipe", saved, here)
+
+    def _recipe(self) -> dict[str, str]:
+        """What a run may not change from one checkpoint to the next."""
+        some = [nn.Parameter(torch.zeros(2, 2))]
+        return {
+            "base": f"{self.base.name} (weights {self.base.fingerprint})",
+            "optimizer": type(self.optimizer(some)).__name__,
+            **{name: str(value) for name, value in self._chosen().items()},
+        }
+
     def on_train_end(self) -> None:
         """Export the sampler as a folder with its provenance and last validation numbers."""
+        weights = whole_weights(self.trainer.strategy.model or self, self.sampler)
+        self._exported = True
         if not self.trainer.is_global_zero:
             return
         folder = self.export or Path(self.trainer.default_root_dir) / "sampler"
-        self.sampler.save_pretrained(folder)
+        finished = JointSampler(self.sampler.config)
+        finished.load_state_dict(weights)
+        finished.save_pretrained(folder)
         measured = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         write_json(folder / "metrics.json", {"step": self.trainer.global_step, **measured})
         write_provenance(folder, self._settings())
         log.info("exported the sampler to %s", folder)
 
+    def on_fit_end(self) -> None:
+        """Export as well where the checkpoint resumed from was the last: there was nothing to train,
+        so no training ended."""
+        if not self._exported:
+            self.on_train_end()
+
     def _settings(self) -> dict[str, object]:
         """What the exported sampler's provenance says of its training."""
+        return {"base": self.base.name, **self._chosen()}
+
+    def _chosen(self) -> dict[str, object]:
         chosen = {"pairs": self.pairs, "objective": self.objective, "on_policy": self.on_policy}
         told = {name: repr(value) for name, value in chosen.items()}
-        return {"base": self.base.name, "depth_weights": self.depth_weights, **told}
+        return {"depth_weights": self.depth_weights, **told}
 
 
 def _depth_weights(depth: int, weights: list[float] | None) -> list[float]:

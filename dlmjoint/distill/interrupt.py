@@ -1,0 +1,91 @@
+"""A fit that is asked to end saves first: SIGTERM, and SLURM's warning before the time is up."""
+
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from dlmjoint.distill.resume import unstepped
+
+log = logging.getLogger(__name__)
+
+EXIT_STATUS = 128 + signal.SIGTERM
+"""143: ended on request, to be continued. Of the first process of each machine; the others return 0,
+or Lightning's launcher would take them for crashed and kill the first one."""
+
+
+class SaveAndExit(L.Callback):
+    """On SIGTERM: finish the optimizer step, write `last.ckpt`, exit with status 143.
+
+    Lightning's own handler broadcasts from inside the signal, between whatever collectives the
+    processes are in, writes nothing and ends with status 0. Here the signal only leaves a note;
+    after each optimizer step the processes ask each other for it, so that any of them may get the
+    signal and all of them stop at the same step. Training from there is what it would have been.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over from Lightning, which has just registered its own handlers."""
+        if not self._before:
+            self._asked = trainer.received_sigterm
+            for number in _signals(trainer):
+                self._before[number] = signal.signal(number, self._note)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same where the sanity check is left out."""
+        self.on_sanity_check_start(trainer, pl_module)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Save and exit if a process was asked to, the optimizer has just stepped, and there are
+        steps left."""
+        if unstepped(trainer) or trainer.global_step == trainer.max_steps:
+            return
+        if not trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            return
+        path = last_checkpoint(trainer)
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            log.info(
+                "asked to end: saved step %d to %s; continue with --ckpt_path last",
+                trainer.global_step,
+                path,
+            )
+        raise SIGTERMException(EXIT_STATUS if trainer.local_rank == 0 else 0)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back: no teardown follows an exception."""
+        self.teardown(trainer, pl_module, "fit")
+
+
+def _signals(trainer: L.Trainer) -> set[signal.Signals]:
+    """SIGTERM, and the signal that SLURM was told to send before the time is up."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and environment.requeue_signal is not None:
+        return {signal.SIGTERM, environment.requeue_signal}
+    return {signal.SIGTERM}
+
+
+def last_checkpoint(trainer: L.Trainer) -> Path:
+    """Where `--ckpt_path last` looks first."""
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    return Path(folder or Path(trainer.default_root_dir) / "checkpoints") / "last.ckpt"

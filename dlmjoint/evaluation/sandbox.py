@@ -51,7 +51,7 @@ class Limits:
     memory: int = 1 << 30
     """Address space of a process, in bytes."""
     disk: int = 1 << 24
-    """Of its folder, and of any file, in bytes."""
+    """Of any file, and with namespaces of its folder, in bytes."""
     namespaces: bool = True
     """Isolate by Linux namespaces as well; false relies on the audit hook alone, for machines and
     containers that do not allow them."""

@@ -12,7 +12,7 @@ from dlmjoint.evaluation.tasks.questions import Question
 STOPS = re.compile(r"\n(?:class|def|#|if|print|@|assert|import|from|```)")
 """What ends a completion: something else begins at the left margin. The first five are the paper's
 (section 2.1); the others cannot stand inside a function either."""
-DEFINED = re.compile(r"^def (\w+)\(", re.MULTILINE)
+DEFINED = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,14 @@ def test_a_chat_asks_in_words_and_the_prompt_is_found_again(write):
     ).correct
 
 
+def test_the_whole_function_may_be_written_with_other_blanks_than_in_the_prompt(write):
+    row = {**DOUBLE, "prompt": DOUBLE["prompt"].replace("def double(", "def double (")}
+    task = HumanEval(source=write([row]), n=1, execute=True, limits=HOOK)
+    for name in ("double", "double "):
+        text = f"```python\ndef {name}(x):\n    return math.floor(2 * x)\n```"
+        assert _grade(task, text).correct
+
+
 def test_the_published_packed_format_is_read(tmp_path):
     path = tmp_path / "HumanEval.jsonl.gz"
     path.write_bytes(gzip.compress((json.dumps(DOUBLE) + "\n").encode()))

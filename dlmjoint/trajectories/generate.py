@@ -175,7 +175,7 @@ def generate(
     # Refuses prompts that are too long before any work is done; the longest one tells.
     model.canvas([max(rows, key=len)], max_new_tokens)
     policy = Policy(order=order or LowEntropy(), draw=draw or Draw(), block_length=block_length)
-    manifest = _manifest(model, policy, rows, max_new_tokens, shard_size, seed)
+    manifest = manifest_of(model, policy, rows, max_new_tokens, shard_size, seed)
     writer.store = store = TrajectoryStore.create(output, manifest)
     missing = store.missing()
     log.info("%d of %d shards to draw", len(missing), manifest.num_shards)
@@ -187,7 +187,7 @@ def generate(
     return store
 
 
-def _manifest(
+def manifest_of(
     base: Base,
     policy: Policy,
     rows: list[list[int]],
@@ -195,6 +195,7 @@ def _manifest(
     shard_size: int,
     seed: int,
 ) -> Manifest:
+    """What a folder of these trajectories says of itself; `policy` need not be prepared."""
     return Manifest(
         base=base.name,
         base_revision=base.revision,

@@ -43,7 +43,8 @@ tasks:
     init_args: {{n: 16}}
   - class_path: dlmjoint.evaluation.tasks.unconditional.Unconditional
     init_args:
-      n: 16
+      n: 12
+      max_new_tokens: 24
       metrics:
         - class_path: dlmjoint.evaluation.metrics.agreement.CorpusAgreement
         - class_path: dlmjoint.evaluation.metrics.trajectory_kl.TrajectoryKL
@@ -188,6 +189,32 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
+def test_training_and_trajectories_are_named_where_they_are_given(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {depth: 7}\n")
+    out = tmp_path / "out"
+    publish(
+        SAMPLER, REPO, evaluated, config, datasets=["someone/drawn"], license="mit", dry_run=out
+    )
+    assert (out / "training.yaml").read_text() == config.read_text()
+    card = ModelCard.load(out / "README.md")
+    assert card.data.datasets == ["someone/drawn"]
+    assert card.data.license == "mit"
+    assert "[training.yaml](training.yaml)" in card.text
+    assert "https://huggingface.co/datasets/someone/drawn" in card.text
+
+
+def test_a_missing_training_config_is_refused_before_anything_is_written(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"give the config\.yaml in fit's default_root_dir"):
+        publish(SAMPLER, REPO, evaluated, tmp_path / "none.yaml", dry_run=out)
+    assert not list(out.iterdir())
+
+
 def _cached(cache: Path, repo: str, folder: Path) -> None:
     """The folder as the hub's client keeps a download of it."""
     place = cache / f"models--{repo.replace('/', '--')}"
@@ -204,6 +231,8 @@ def test_the_cards_snippets_run_from_the_hub_ids_alone(
     publish(SAMPLER, REPO, evaluation=evaluated, base="someone/tiny-dream", dry_run=out)
     config = json.loads((out / "config.json").read_text())
     assert (config["base_name"], config["base_revision"]) == ("someone/tiny-dream", COMMIT)
+    publish(out, REPO, dry_run=tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").read_bytes() == (out / "config.json").read_bytes()
     _cached(hub, REPO, out)
     places = {"HF_HUB_CACHE": str(hub), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     code = "\n".join(_blocks((out / "README.md").read_text()))

@@ -67,20 +67,23 @@ def stage_sampler(
     config = _with_base(folder, base, revision, public)
     measured = Measured.of(evaluation or folder / EVALUATION, folder)
     measured.check(config.base_fingerprint)
+    assert config.base_name is not None
+    recipe = measured.recipe(config.base_name, config.base_revision, repo)
+    copied = {
+        folder / PROVENANCE: PROVENANCE,
+        **({folder / METRICS: METRICS} if metrics else {}),
+        **({} if training is None else {_existing(training): TRAINING}),
+        **{measured.folder / name: f"{EVALUATION}/{name}" for name in (SCORES, settings.FILE)},
+    }
 
+    # Nothing is written before everything is known to be there.
+    (output / EVALUATION).mkdir()
     for weights in folder.glob("*.safetensors*"):
         shutil.copy2(weights, output / weights.name)
     config.save_pretrained(output)
-    shutil.copy2(folder / PROVENANCE, output / PROVENANCE)
-    if metrics:
-        shutil.copy2(folder / METRICS, output / METRICS)
-    if training is not None:
-        shutil.copy2(_existing(training), output / TRAINING)
-    (output / EVALUATION).mkdir()
-    for name in (SCORES, settings.FILE):
-        shutil.copy2(measured.folder / name, output / EVALUATION / name)
-    assert config.base_name is not None
-    write_text(output / IN_SAMPLER, measured.recipe(config.base_name, config.base_revision, repo))
+    for source, name in copied.items():
+        shutil.copy2(source, output / name)
+    write_text(output / IN_SAMPLER, recipe)
     write_text(output / "custom_generate" / "generate.py", GENERATE.format(repo=repo))
     card = _card(
         repo,

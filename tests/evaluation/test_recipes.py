@@ -266,7 +266,7 @@ def _stand_in(name: str, key: str, folder: Path) -> str:
 def _shorten(given: dict[str, Any], task: str, folder: Path) -> None:
     given |= {
         "n": 1 if task in ROWS else 2,
-        "max_new_tokens": given.get("max_new_tokens", 24) // SHORTER + 8,
+        "max_new_tokens": given.get("max_new_tokens", 24) // SHORTER + 12,
     }
     given.pop("chat", None)  # the tiny tokenizer has no chat template
     if "anchors" in given:

@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.toy import TableModel
 from dlmjoint.models.transformer import TransformerBase
+
+# pytest's warning filters (pyproject.toml) have imported the hub's client before the lines above.
+huggingface_hub.constants.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"] == "1"
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"

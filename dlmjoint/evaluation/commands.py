@@ -8,11 +8,12 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
 from dlmjoint.evaluation.compare import compare as compare_runs
-from dlmjoint.evaluation.plan import check
+from dlmjoint.evaluation.plan import check, limited
 from dlmjoint.evaluation.recipes import Expected, show, show_plan
 from dlmjoint.evaluation.report import report
 from dlmjoint.evaluation.run import REFERENCE_SEED, run, with_guides_alone
 from dlmjoint.evaluation.score import score as score_run
+from dlmjoint.evaluation.sharding import launch
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import Loading, load_base
@@ -31,6 +32,9 @@ def evaluate(
     dtype: str = "float32",
     revision: str | None = None,
     loading: Loading | None = None,
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    limit: int | None = None,
     expected: Expected | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -52,10 +56,17 @@ def evaluate(
         dtype: of the base; CPUs want float32.
         revision: pins a hub commit of the base.
         loading: how the base comes into memory: device_map, bits, attention.
+        devices: processes on this machine, as Lightning's Trainer takes it. Each decodes its share;
+            any number of them gives the same scores. Under torchrun or SLURM: how many were
+            started here.
+        num_nodes: machines.
+        limit: only the first so many examples of every task, for a first look; a later run without
+            it goes on from there.
         expected: published numbers, and how near to them the run must come.
         dry_run: check the settings and show what is expected; nothing is loaded or decoded.
     """
     decoders = with_guides_alone(decoders)
+    tasks = limited(tasks, limit)
     check(decoders, tasks, seed, reference_seed)
     if expected is not None:
         expected.check(list(decoders), [task.name for task in tasks])
@@ -63,7 +74,8 @@ def evaluate(
         if expected is not None:
             show_plan(expected, Console())
         return
-    loaded = load_base(base, device, dtype, revision, loading)
+    processes = launch(device, devices, num_nodes)
+    loaded = load_base(base, processes.device, dtype, revision, loading)
     run(
         loaded,
         decoders,
@@ -72,8 +84,11 @@ def evaluate(
         seed=seed,
         reference_seed=reference_seed,
         batch_size=batch_size,
+        processes=processes,
     )
-    score_run(run_dir, base=loaded, decoders=decoders, device=device)
+    if not processes.first:
+        return
+    score_run(run_dir, base=loaded, decoders=decoders, device=processes.device)
     _show(run_dir)
     if expected is not None:
         show(run_dir, expected, Console())

@@ -1,14 +1,32 @@
-"""Generations on disk: one JSON line each, appended per batch, safe to interrupt at any byte."""
+"""Generations on disk: one JSON line each, appended per batch, safe to interrupt at any byte.
+
+While a run goes on every process appends to a part of its own beside the file; `gather` brings the
+parts into the file. A killed run leaves parts, the next one gathers them first.
+"""
 
 import json
 import logging
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Generation
+from dlmjoint.provenance import write_text
 
 log = logging.getLogger(__name__)
+
+PROCESS = uuid.uuid4().hex[:12]
+"""Names this process's parts: no two processes ever write one file, not even a process of a killed
+run that does not know it yet and its successor."""
+
+
+class Line(NamedTuple):
+    """A complete line and what it says."""
+
+    text: str
+    generation: Generation
 
 
 def read(path: Path) -> list[Generation]:
@@ -16,16 +34,12 @@ def read(path: Path) -> list[Generation]:
 
     A half-written last line is left out with a warning. Raises DataError for any other bad line.
     """
-    return _read(path)[0]
+    return [line.generation for line in _lines(path)]
 
 
-def resume(path: Path) -> list[Generation]:
-    """The complete lines of a file, which afterwards holds nothing else and may be appended to."""
-    generations, complete = _read(path)
-    if path.exists() and path.stat().st_size > complete:
-        with path.open("r+b") as file:
-            file.truncate(complete)
-    return generations
+def part(path: Path) -> Path:
+    """Where this process writes what belongs into a file."""
+    return path.with_name(f"{path.name}.part-{PROCESS}")
 
 
 def append(path: Path, generations: Iterable[Generation]) -> None:
@@ -37,27 +51,42 @@ def append(path: Path, generations: Iterable[Generation]) -> None:
         file.flush()
 
 
-def _read(path: Path) -> tuple[list[Generation], int]:
-    """The generations, and the bytes their lines take."""
-    generations: list[Generation] = []
-    complete = 0
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        generation = _parse(line)
-        if generation is not None:
-            generations.append(generation)
-            complete += len(line)
-        elif number == len(lines):
+def gather(path: Path) -> None:
+    """Bring the parts beside a file into it: every example once, in the order of the ids.
+
+    The new file takes the old one's place before the parts go, so nothing is lost whenever this
+    stops; what is then in both is one example. Raises DataError for a bad line.
+    """
+    parts = sorted(path.parent.glob(f"{path.name}.part-*"))
+    lines: dict[int, str] = {}
+    for line in (line for each in (path, *parts) for line in _lines(each)):
+        lines.setdefault(line.generation.example_id, line.text)
+    text = "".join(lines[example] for example in sorted(lines))
+    if (path.read_bytes() if path.exists() else b"") != text.encode():
+        write_text(path, text)
+    for each in parts:
+        each.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> list[Line]:
+    found: list[Line] = []
+    raw = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, content in enumerate(raw, start=1):
+        line = _parse(content)
+        if line is not None:
+            found.append(line)
+        elif number == len(raw):
             log.warning("%s: line %d is half written; it is redone", path, number)
         else:
             raise DataError(f"{path}: line {number} is no generation; delete the file to redo it")
-    return generations, complete
+    return found
 
 
-def _parse(line: bytes) -> Generation | None:
-    if not line.endswith(b"\n"):
+def _parse(content: bytes) -> Line | None:
+    if not content.endswith(b"\n"):
         return None
     try:
-        return Generation.from_json(json.loads(line))
+        text = content.decode("utf-8")
+        return Line(text, Generation.from_json(json.loads(text)))
     except (ValueError, TypeError):
         return None

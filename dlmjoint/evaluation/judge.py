@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from jaxtyping import Bool, Int
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from dlmjoint.errors import DataError, LoadError
@@ -29,11 +30,18 @@ class Judge:
     def encode(self, text: str) -> list[int]:
         """The text's ids after the beginning-of-text id, where the tokenizer has one.
 
-        Raises DataError if the text is longer than the model's limit: nothing is cut silently.
+        Raises DataError if the text is longer than the model's limit - nothing is cut silently - or
+        has characters that its tokenizer does not know.
         """
-        start = self.tokenizer.bos_token_id
-        ids = [] if start is None else [start]
-        ids += self.tokenizer.encode(text, add_special_tokens=False)
+        start, unknown = self.tokenizer.bos_token_id, self.tokenizer.unk_token_id
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        # Some tokenizers (GPT-2's) name a token of theirs the unknown one and never write it.
+        if unknown in ids and unknown not in (start, self.tokenizer.eos_token_id):
+            raise DataError(
+                f"{self.name} cannot read a text: its tokenizer does not know all of {text[:80]!r}; "
+                "choose a judge of the text's language"
+            )
+        ids = ids if start is None else [start, *ids]
         limit = getattr(self.model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) > limit:
             raise DataError(f"a text has {len(ids)} tokens, {self.name} takes at most {limit}")
@@ -57,6 +65,24 @@ def feature_judge(name: str, device: str) -> Judge:
     return _load(AutoModel, name, device)
 
 
+def readable(name: str) -> None:
+    """Load a judge's tokenizer and config, and nothing large.
+
+    Raises LoadError if that cannot be, so that nothing is decoded for a judge that is not there.
+    """
+    with _named(name):
+        any_tokenizer(name)
+        AutoConfig.from_pretrained(name)
+
+
+def version(name: str) -> tuple[str, ...]:
+    """Tells a judge from another one of the same name: a folder by its files' sizes and times, a hub
+    repository by its name alone."""
+    files = sorted(path for path in Path(name).glob("*") if path.is_file())
+    stats = [(path.name, path.stat()) for path in files]
+    return (name, *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats))
+
+
 def padded(
     rows: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
@@ -77,13 +103,19 @@ def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 
 
 def _load(kind: Any, name: str, device: str) -> Judge:
+    with _named(name), _quiet():
+        tokenizer = any_tokenizer(name)
+        model = kind.from_pretrained(name)
+    return Judge(name, model.to(device).eval().requires_grad_(False), tokenizer)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What goes wrong in loading is the judge's."""
     try:
-        with _quiet():
-            tokenizer = any_tokenizer(name)
-            model = kind.from_pretrained(name)
+        yield
     except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
         raise LoadError(f"the judge {name} does not load: {error}") from error
-    return Judge(name, model.to(device).eval().requires_grad_(False), tokenizer)
 
 
 @contextmanager

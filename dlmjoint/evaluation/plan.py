@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlmjoint.decoding.policy import Policy
@@ -72,6 +72,16 @@ def check(
         applied = {name: task.apply(policy) for name, policy in decoders.items()}
         for metric in task.measured:
             metric.check(task.n, applied, task.apply(task.exact))
+
+
+def limited(tasks: Sequence[Task], limit: int | None) -> list[Task]:
+    """The tasks with no more than `limit` examples each, the first ones. Raises ConfigError if that
+    is none."""
+    if limit is None:
+        return list(tasks)
+    if limit < 1:
+        raise ConfigError(f"limit is {limit}, expected at least 1 example")
+    return [replace(task, n=min(task.n, limit)) for task in tasks]
 
 
 def wants_ceiling(task: Task) -> bool:

@@ -3,6 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
+from dlmjoint.types import Trajectory
+
 
 @dataclass(frozen=True)
 class Example:
@@ -38,12 +42,27 @@ class Generation:
     """Forwards of a guiding model."""
     columns: int
     """Canvas columns the base computed for this row, padding not counted."""
+    cells: int
+    """Cells whose logits were computed for this row, by arithmetic: see `cost.head_cells`."""
     text_tokens: int
     """Tokens written that are not end-of-text; anchors are not written."""
     seconds: float
     """The batch's wall time, shared equally among its rows."""
+    rows: int
+    """Examples in the batch, this one included."""
     peak_bytes: int
     """Most device memory allocated in the batch; 0 on a CPU."""
+
+    @property
+    def latency(self) -> float:
+        """Seconds until this answer was there: a batch's answers are, when all of it is done."""
+        return self.seconds * self.rows
+
+    def trajectory(self) -> Trajectory:
+        """The response with the order it was written in."""
+        parts = (torch.tensor(part) for part in (self.prompt, self.tokens, self.order))
+        log_probs = torch.tensor(self.log_probs, dtype=torch.float64)
+        return Trajectory(self.example_id, *parts, log_probs=log_probs)
 
     def to_json(self) -> dict[str, Any]:
         """The line's content."""

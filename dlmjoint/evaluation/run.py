@@ -1,18 +1,16 @@
-"""Decoding for an evaluation: every decoder on every task, resumable, scored later."""
+"""Decoding for an evaluation: every decoder on every task, resumable, shared among processes."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -20,18 +18,14 @@ from rich.progress import (
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.tally import Tally
 from dlmjoint.evaluation import generations, settings
+from dlmjoint.evaluation.batch import decode_batch
 from dlmjoint.evaluation.plan import Job, check, plan
-from dlmjoint.evaluation.records import Generation
+from dlmjoint.evaluation.sharding import Processes
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 from dlmjoint.provenance import write_json, write_provenance
 from dlmjoint.random import Noise
-from dlmjoint.trajectories.record import record
-from dlmjoint.types import Step, Trajectory
-
-log = logging.getLogger(__name__)
 
 REFERENCE_SEED = 1000
 
@@ -45,27 +39,39 @@ def run(
     seed: int = 0,
     reference_seed: int = REFERENCE_SEED,
     batch_size: int = 64,
+    processes: Processes | None = None,
 ) -> None:
     """Write `run_dir/generations/<decoder>/<task>.jsonl`, and the exact samples metrics ask for.
 
-    What an interrupted run left is kept. Raises ConfigError if `run_dir` holds generations made
-    with other settings, or if something asked for cannot be measured.
+    What an interrupted run left is kept. Batches are the same whoever decodes them, and a batch is
+    decoded whole even if only some of it is missing: so every number of processes, and every
+    interruption, gives the same files, times aside. Raises ConfigError if `run_dir` holds
+    generations made with other settings, or if something asked for cannot be measured.
     """
+    processes = processes or Processes()
     decoders = with_guides_alone(decoders)
     check(decoders, tasks, seed, reference_seed)
     loaded = load_models(base, decoders)
     new = settings.settings_of(base, decoders, loaded, tasks, seed, reference_seed)
     if (run_dir / settings.FILE).exists():
         new = settings.merge(settings.load(run_dir), new, run_dir)
+    prompts = {task.name: _prompts(base, task) for task in tasks}
+    for metric in (metric for task in tasks for metric in task.measured):
+        metric.fits(base)
     jobs = plan(loaded, tasks, run_dir, seed, reference_seed)
-    todo = [work for work in (_Work.of(base, job, batch_size) for job in jobs) if work.missing]
-    write_json(run_dir / settings.FILE, new)
-    write_provenance(run_dir, {"base": base.name, "seed": seed, "reference_seed": reference_seed})
-    with _progress() as progress:
-        bar = progress.add_task("evaluating", total=sum(len(work.missing) for work in todo))
-        for work in todo:
-            progress.update(bar, description=work.job.title)
-            _decode(base, work, progress, bar)
+    processes.wait()  # all have read the settings: what is refused, is refused by all
+    if processes.first:
+        write_json(run_dir / settings.FILE, new)
+        asked = {"base": base.name, "seed": seed, "reference_seed": reference_seed}
+        write_provenance(run_dir, asked | {"processes": processes.world})
+        _gather(jobs)
+    processes.wait()
+    missing = [b for job in jobs for b in _missing(job, prompts[job.task.name], batch_size)]
+    _decode(base, processes.share(missing), processes)
+    processes.wait()
+    if processes.first:
+        _gather(jobs)
+    processes.wait()
 
 
 def load_models(base: Base, decoders: Mapping[str, Policy]) -> dict[str, Policy]:
@@ -94,108 +100,69 @@ def with_guides_alone(decoders: Mapping[str, Policy]) -> dict[str, Policy]:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A job, its prompts in batches, and the examples not yet on disk."""
+class _Batch:
+    """Examples of a job that are decoded together, and those of them that are not on disk yet."""
 
     job: Job
-    batches: list[range]
+    ids: range
     prompts: list[list[int]]
-    missing: set[int]
-
-    @classmethod
-    def of(cls, base: Base, job: Job, batch_size: int) -> "_Work":
-        """Raises ConfigError if a prompt is too long for the base."""
-        examples = job.task.examples()
-        prompts = job.task.prompt_ids(base, examples)
-        base.canvas([max(prompts, key=len)], job.task.max_new_tokens, job.task.anchors)
-        done = {generation.example_id for generation in generations.resume(job.path)}
-        everything = range(len(examples))
-        batches = [everything[i : i + batch_size] for i in everything[::batch_size]]
-        return cls(job, batches, prompts, set(everything) - done)
+    missing: frozenset[int]
 
 
-def _decode(base: Base, work: _Work, progress: Progress, bar: TaskID) -> None:
-    """Decode the batches with missing examples. A batch is decoded whole even if only some are
-    missing, so that a resumed run writes what an uninterrupted one does."""
-    policy = work.job.policy.prepare(base)
-    todo = [batch for batch in work.batches if work.missing.intersection(batch)]
-    _warm_up(base, work, policy, todo[0])
-    for batch in todo:
-        made = decode_batch(
-            base,
-            [work.prompts[i] for i in batch],
-            work.job.task,
-            policy,
-            Noise(work.job.seed, tuple(batch)),
-        )
-        kept = [generation for generation in made if generation.example_id in work.missing]
-        generations.append(work.job.path, kept)
-        progress.advance(bar, len(kept))
+def _prompts(base: Base, task: Task) -> list[list[int]]:
+    """Raises ConfigError if a prompt is too long for the base."""
+    prompts = task.prompt_ids(base, task.examples())
+    base.canvas([max(prompts, key=len)], task.max_new_tokens, task.anchors)
+    return prompts
 
 
-def _warm_up(base: Base, work: _Work, policy: Policy, batch: range) -> None:
-    """One forward and its commits, unmeasured: first calls allocate and choose kernels."""
-    task = work.job.task
-    canvas = base.canvas([work.prompts[i] for i in batch], task.max_new_tokens, task.anchors)
-    next(decode(base, canvas, policy, Noise(work.job.seed, tuple(batch))))
+def _gather(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        generations.gather(job.path)
 
 
-def decode_batch(
-    base: Base, prompts: list[list[int]], task: Task, policy: Policy, noise: Noise
-) -> list[Generation]:
-    """The generations of one batch under a prepared policy, cost included."""
-    canvas = base.canvas(prompts, task.max_new_tokens, task.anchors)
-    tally = Tally(eos_id=base.eos_id)
-    steps = list(tally.timed(decode(base, canvas, policy, noise), base.device))
-    trajectories = record(canvas, steps, noise.example_ids)
-    cost = _row_costs(steps)
+def _missing(job: Job, prompts: list[list[int]], batch_size: int) -> list[_Batch]:
+    """The job's batches in which an example is missing."""
+    everything = range(len(prompts))
+    missing = set(everything) - {generation.example_id for generation in generations.read(job.path)}
+    batches = [everything[start : start + batch_size] for start in everything[::batch_size]]
     return [
-        _generation(base, trajectory, tally, *cost[row].tolist(), rows=len(prompts))
-        for row, trajectory in enumerate(trajectories)
+        _Batch(job, ids, [prompts[i] for i in ids], frozenset(missing.intersection(ids)))
+        for ids in batches
+        if missing.intersection(ids)
     ]
 
 
-def _row_costs(steps: list[Step]) -> torch.Tensor:
-    """Per row: base forwards, sampler passes, guide passes, columns computed."""
-    forwards = torch.stack([step.forwards for step in steps])
-    passes = torch.stack([step.passes for step in steps])
-    guided = torch.stack([step.guide_passes for step in steps])
-    columns = torch.stack([step.columns for step in steps])
-    totals = [part.sum(0) for part in (forwards, passes, guided, columns)]
-    return torch.stack(totals, dim=-1).cpu()
+def _decode(base: Base, batches: Sequence[_Batch], processes: Processes) -> None:
+    """Decode this process's batches. The first process shows how far its own share is: shares are
+    dealt batch by batch, so the others are about as far."""
+    company = f" (process 1 of {processes.world})" if processes.world > 1 else ""
+    with _progress(processes.first) as progress:
+        bar = progress.add_task("evaluating", total=sum(len(batch.missing) for batch in batches))
+        for _, group in groupby(batches, key=lambda batch: batch.job.path):
+            todo = list(group)
+            progress.update(bar, description=todo[0].job.title + company)
+            policy = todo[0].job.policy.prepare(base)
+            _warm_up(base, todo[0], policy)
+            for batch in todo:
+                processes.stop_if_orphaned()
+                noise = Noise(batch.job.seed, tuple(batch.ids))
+                made = decode_batch(base, batch.prompts, batch.job.task, policy, noise)
+                kept = [generation for generation in made if generation.example_id in batch.missing]
+                generations.append(generations.part(batch.job.path), kept)
+                progress.advance(bar, len(kept))
+        if company:
+            progress.update(bar, description="waiting for the other processes")
 
 
-def _generation(
-    base: Base,
-    trajectory: Trajectory,
-    tally: Tally,
-    forwards: int,
-    passes: int,
-    guide_passes: int,
-    columns: int,
-    rows: int,
-) -> Generation:
-    tokens = trajectory.response.tolist()
-    written = trajectory.response[trajectory.order].tolist()
-    return Generation(
-        example_id=trajectory.example_id,
-        text=base.decode(tokens, trajectory.anchored),
-        stop="eos" if set(base.end_ids).intersection(tokens[trajectory.anchored :]) else "length",
-        prompt=trajectory.prompt.tolist(),
-        tokens=tokens,
-        order=trajectory.order.tolist(),
-        log_probs=[round(value, 7) for value in trajectory.log_probs.tolist()],
-        base_forwards=forwards,
-        sampler_passes=passes,
-        guide_passes=guide_passes,
-        columns=columns,
-        text_tokens=sum(token != base.eos_id for token in written),
-        seconds=tally.seconds / rows,
-        peak_bytes=tally.peak_bytes,
-    )
+def _warm_up(base: Base, batch: _Batch, policy: Policy) -> None:
+    """One forward and its commits, unmeasured: first calls allocate and choose kernels."""
+    task = batch.job.task
+    canvas = base.canvas(batch.prompts, task.max_new_tokens, task.anchors)
+    next(decode(base, canvas, policy, Noise(batch.job.seed, tuple(batch.ids))))
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -205,4 +172,5 @@ def _progress() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=not shown,
     )

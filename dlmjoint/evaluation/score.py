@@ -8,10 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import DataError, MismatchError
 from dlmjoint.evaluation import generations, settings
-from dlmjoint.evaluation.metrics.base import Evidence
+from dlmjoint.evaluation.aup import Point, aup
+from dlmjoint.evaluation.cost import Machine, cost
+from dlmjoint.evaluation.metrics.base import Evidence, Metric
+from dlmjoint.evaluation.metrics.values import Flags, Values
+from dlmjoint.evaluation.pairs import compare
 from dlmjoint.evaluation.plan import ceiling_path, decoder_path, reference_path, wants_ceiling
 from dlmjoint.evaluation.records import Generation, Score
 from dlmjoint.evaluation.run import load_models, with_guides_alone
@@ -42,6 +48,8 @@ def score(
     result = {
         "decoders": {name: scorer.decoder(name) for name in made["decoders"]},
         "ceiling": scorer.ceiling(),
+        "pairs": scorer.pairs(),
+        "aup": scorer.aup(),
         "provenance": provenance({"run_dir": run_dir, "device": device})
         | {key: made[key] for key in ("base", "seed", "reference_seed")}
         | {"tasks": {task.name: settings.describe(task) for task in chosen}},
@@ -65,6 +73,11 @@ class _Scorer:
         self.run_dir, self.made, self.tasks, self.device = run_dir, made, tasks, device
         self.given = None if decoders is None else with_guides_alone(decoders)
         self.base = cache(lambda: self._checked(base or self._load_base()))
+        self.machine = Machine.of(made)
+        self.values: dict[str, dict[str, dict[str, Values]]] = {task.name: {} for task in tasks}
+        """By task, decoder and metric."""
+        self.points: dict[str, dict[str, Point]] = {task.name: {} for task in tasks}
+        """By task and decoder."""
 
     def decoder(self, name: str) -> dict[str, Any]:
         """A decoder's part of scores.json."""
@@ -74,10 +87,11 @@ class _Scorer:
             some = _complete(decoder_path(self.run_dir, name, task), task)
             evidence = self._evidence(name, task, some)
             scores[task.name] = _measure(task.measured, evidence)
+            self._keep(name, task, evidence)
             self._write_grades(name, task, evidence)
             lines += some
         policy = self.made["decoders"][name]["policy"]
-        return {"policy": policy, "tasks": scores, "cost": cost(lines)}
+        return {"policy": policy, "tasks": scores, "cost": cost(lines, self.machine)}
 
     def ceiling(self) -> dict[str, Any]:
         """What a perfect decoder would get: a second exact sample against the first."""
@@ -89,6 +103,48 @@ class _Scorer:
             metrics = [metric for metric in task.measured if metric.has_ceiling]
             found[task.name] = _measure(metrics, evidence)
         return found
+
+    def pairs(self) -> dict[str, Any]:
+        """Every decoder against the first, once all were scored."""
+        found = {task: compare(measured) for task, measured in self.values.items()}
+        return {task: metrics for task, metrics in found.items() if metrics}
+
+    def aup(self) -> dict[str, Any]:
+        """Accuracy under parallelism, where accuracy was measured."""
+        found = {
+            task.name: aup(self.points[task.name], self._exact(task))
+            for task in self.tasks
+            if self.points[task.name]
+        }
+        return {task: families for task, families in found.items() if families}
+
+    def _exact(self, task: Task) -> str | None:
+        """The decoder that is the task's exact policy, described as that is."""
+        exact = settings.describe(task.apply(task.exact))
+        drawn = settings.describe(task.draw)
+        for name, decoder in self.made["decoders"].items():
+            policy = decoder["policy"]
+            changed = {} if task.draw is None else {"draw": drawn}
+            if policy | {"init_args": policy["init_args"] | changed} == exact:
+                return name
+        return None
+
+    def _keep(self, name: str, task: Task, evidence: Evidence) -> None:
+        """What decoders are compared by, once all are there."""
+        values = {
+            metric: found
+            for each in task.measured
+            for metric, found in each.examples(evidence).items()
+        }
+        self.values[task.name][name] = values
+        accuracy = values.get("accuracy")
+        if isinstance(accuracy, Flags):
+            lines = evidence.generations
+            self.points[task.name][name] = Point(
+                np.array(accuracy.values, dtype=float),
+                np.array([len(line.order) for line in lines], dtype=float),
+                np.array([line.base_forwards for line in lines], dtype=float),
+            )
 
     def _evidence(self, decoder: str | None, task: Task, some: list[Generation]) -> Evidence:
         examples = task.examples()
@@ -161,29 +217,7 @@ class _Scorer:
             write_json(self.run_dir / "grades" / decoder / f"{task.name}.json", grades)
 
 
-def cost(lines: list[Generation]) -> dict[str, float | int]:
-    """Totals over lines and their ratios; sums over rows, so independent of batching."""
-    forwards = sum(line.base_forwards for line in lines)
-    tokens = sum(len(line.order) for line in lines)
-    text_tokens = sum(line.text_tokens for line in lines)
-    seconds = sum(line.seconds for line in lines)
-    return {
-        "examples": len(lines),
-        "base_forwards": forwards,
-        "sampler_passes": sum(line.sampler_passes for line in lines),
-        "guide_passes": sum(line.guide_passes for line in lines),
-        "columns": sum(line.columns for line in lines),
-        "tokens": tokens,
-        "text_tokens": text_tokens,
-        "tokens_per_forward": tokens / forwards,
-        "tokens_per_second": tokens / seconds,
-        "text_tokens_per_second": text_tokens / seconds,
-        "seconds": seconds,
-        "peak_bytes": max(line.peak_bytes for line in lines),
-    }
-
-
-def _measure(metrics: Sequence[Any], evidence: Evidence) -> dict[str, Any]:
+def _measure(metrics: Sequence[Metric], evidence: Evidence) -> dict[str, Any]:
     found: dict[str, Score] = {}
     for metric in metrics:
         found |= metric(evidence)

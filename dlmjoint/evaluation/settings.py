@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -12,10 +12,12 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import nn
 
+from dlmjoint.arithmetic import measure
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
+from dlmjoint.models.transformer import TransformerBase
 
 FILE = "settings.json"
 FREE = ("n", "metrics", "judge", "limits")
@@ -39,6 +41,7 @@ def settings_of(
             "dtype": dtype_name(base),
             "bits": base.bits,
         },
+        "size": _size(base),
         "seed": seed,
         "reference_seed": reference_seed,
         "decoders": {
@@ -139,6 +142,13 @@ def weights_hash(policy: Policy) -> str | None:
         for tensor in model.state_dict().values():
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16] if held else None
+
+
+def _size(base: Base) -> dict[str, int] | None:
+    """What the base's costs follow from, where arithmetic knows its kind."""
+    if not isinstance(base, TransformerBase):
+        return None
+    return asdict(measure(type(base), base.config))
 
 
 def dtype_name(base: Base) -> str:

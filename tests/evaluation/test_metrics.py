@@ -11,6 +11,7 @@ from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError, LoadError
+from dlmjoint.evaluation.batch import decode_batch
 from dlmjoint.evaluation.judge import language_judge
 from dlmjoint.evaluation.metrics.accuracy import Accuracy
 from dlmjoint.evaluation.metrics.agreement import CorpusAgreement
@@ -21,7 +22,6 @@ from dlmjoint.evaluation.metrics.mauve import Mauve
 from dlmjoint.evaluation.metrics.nll import NLL, text_nll
 from dlmjoint.evaluation.metrics.trajectory_kl import TrajectoryKL, excess_nats
 from dlmjoint.evaluation.records import Generation, Grade
-from dlmjoint.evaluation.run import decode_batch
 from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.random import Noise
 from dlmjoint.tiny.corpus import problem
@@ -43,8 +43,10 @@ def generation(text: str = "", **changes: object) -> Generation:
         "sampler_passes": 0,
         "guide_passes": 0,
         "columns": 3,
+        "cells": 4,
         "text_tokens": 2,
         "seconds": 0.1,
+        "rows": 1,
         "peak_bytes": 0,
     }
     return Generation.from_json(values | changes)

@@ -36,7 +36,7 @@ def scored(base, setup, sampler, tmp_path_factory):
 
 def test_scores_have_the_contracts_shape(scored):
     scores = json.loads((scored / "scores.json").read_text())
-    assert set(scores) == {"decoders", "ceiling", "provenance"}
+    assert set(scores) == {"decoders", "ceiling", "pairs", "aup", "provenance"}
     assert list(scores["decoders"]) == ["exact", "marginals-k4", "joint-k4"]
     for part in scores["decoders"].values():
         assert set(part) == {"policy", "tasks", "cost"}

@@ -3,21 +3,20 @@
 from dataclasses import dataclass
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.metrics.base import Evidence, Metric
-from dlmjoint.evaluation.metrics.intervals import share
-from dlmjoint.evaluation.records import Score
+from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
+from dlmjoint.evaluation.metrics.values import Flags, Values
 
 
 @dataclass(frozen=True)
-class Accuracy(Metric):
+class Accuracy(ExampleMetric):
     """`accuracy`: the share of right answers; `answered`: the share with an answer to read at all.
     Wilson intervals over examples."""
 
-    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+    def examples(self, evidence: Evidence) -> dict[str, Values]:
         """See the class. Raises ConfigError if the task does not grade."""
         if not evidence.grades:
             raise ConfigError("accuracy needs a task that grades its examples")
         return {
-            "accuracy": share([grade.correct for grade in evidence.grades]),
-            "answered": share([grade.extracted is not None for grade in evidence.grades]),
+            "accuracy": Flags([grade.correct for grade in evidence.grades]),
+            "answered": Flags([grade.extracted is not None for grade in evidence.grades]),
         }

@@ -2,24 +2,23 @@
 
 from dataclasses import asdict, dataclass
 
-from dlmjoint.evaluation.metrics.base import Evidence, Metric
-from dlmjoint.evaluation.metrics.intervals import share
-from dlmjoint.evaluation.records import Score
+from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
+from dlmjoint.evaluation.metrics.values import Flags, Values
 from dlmjoint.tiny.corpus import agreement
 
 
 @dataclass(frozen=True)
-class CorpusAgreement(Metric):
+class CorpusAgreement(ExampleMetric):
     """`agreement_item`, `agreement_name`, `agreement_arithmetic`, `agreement_faithful` and
     `agreement_grammar`: shares of texts that pass each check, with Wilson intervals."""
 
     prompted: bool = False
     """Check prompt and text together, where the text is a solution."""
 
-    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+    def examples(self, evidence: Evidence) -> dict[str, Values]:
         """See the class and `dlmjoint.tiny.corpus.Agreement`."""
         texts = evidence.texts
         if self.prompted:
             texts = [p + t for p, t in zip(evidence.prompts, evidence.texts, strict=True)]
         checks = [asdict(agreement(text)) for text in texts]
-        return {f"agreement_{name}": share([check[name] for check in checks]) for name in checks[0]}
+        return {f"agreement_{name}": Flags([check[name] for check in checks]) for name in checks[0]}

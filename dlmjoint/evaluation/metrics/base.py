@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.evaluation.metrics.values import Values
 from dlmjoint.evaluation.records import Generation, Grade, Score
 from dlmjoint.models.base import Base
 
@@ -51,6 +52,27 @@ class Metric(ABC):
         `decoders` and `exact` have the task's draw.
         """
 
+    def fits(self, base: Base) -> None:  # noqa: B027  (most take any base)
+        """Refuse, once the base is there but before anything is decoded, what could not be measured
+        of it; load nothing large."""
+
     @abstractmethod
     def __call__(self, evidence: Evidence) -> dict[str, Score]:
         """Scores under the names they have in `scores.json`."""
+
+    def examples(self, evidence: Evidence) -> dict[str, Values]:
+        """What the scores are made of, example by example, where they are: decoders are compared
+        pairwise by it. Empty for what only a whole set of texts has."""
+        return {}
+
+
+class ExampleMetric(Metric):
+    """A metric whose scores are made of one value per example."""
+
+    @abstractmethod
+    def examples(self, evidence: Evidence) -> dict[str, Values]:
+        """One value per example, under the names they have in `scores.json`."""
+
+    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+        """The values' scores."""
+        return {name: values.score() for name, values in self.examples(evidence).items()}

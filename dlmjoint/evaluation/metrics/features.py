@@ -1,16 +1,15 @@
 """Texts as vectors: what MAUVE compares."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from dlmjoint.evaluation.judge import batches, feature_judge, padded
+from dlmjoint.evaluation.judge import batches, feature_judge, padded, version
+from dlmjoint.evaluation.metrics.kept import kept
 
 
-@torch.inference_mode()
 def features(
     texts: list[str], *, model: str, batch_size: int, device: str, cache: Path
 ) -> Float[np.ndarray, "n D"]:
@@ -19,10 +18,17 @@ def features(
     Measured on the tiny corpus with all item names exchanged at random (n = 500): MAUVE 0.12 from the
     last token, 0.92 from the mean over tokens. The last token's state has seen the whole text.
     """
-    key = hashlib.sha256(repr((model, texts)).encode()).hexdigest()[:16]
-    path = cache / f"features-{key}.npy"
-    if path.exists():
-        return np.load(path)
+
+    def computed() -> Float[np.ndarray, "n D"]:
+        return _features(texts, model, batch_size, device)
+
+    return kept(cache, "features", (version(model), texts), computed)
+
+
+@torch.inference_mode()
+def _features(
+    texts: list[str], model: str, batch_size: int, device: str
+) -> Float[np.ndarray, "n D"]:
     judge = feature_judge(model, device)
     rows = [judge.encode(text) for text in texts]
     vectors = np.zeros((len(rows), judge.model.config.hidden_size), dtype=np.float32)
@@ -31,14 +37,4 @@ def features(
         hidden = judge.model(input_ids=ids, attention_mask=attends.long()).last_hidden_state
         last = attends.sum(-1) - 1
         vectors[batch] = hidden[torch.arange(len(batch)), last].float().cpu().numpy()
-    save_array(path, vectors)
     return vectors
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an .npy file that is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        np.save(file, array)
-    temporary.replace(path)

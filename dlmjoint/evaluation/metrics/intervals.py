@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Score
 
 RESAMPLES = 1000
+"""Of a bootstrap."""
 
 
 def share(flags: Sequence[bool]) -> Score:
@@ -24,12 +25,17 @@ def share(flags: Sequence[bool]) -> Score:
     )
 
 
+def resamples(n: int, times: int = RESAMPLES, seed: int = 0) -> Int[np.ndarray, "times n"]:
+    """How often each example is in each bootstrap resample."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=times)
+
+
 def ratio(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"], seed: int = 0) -> Score:
     """sum(sums) / sum(counts) with the percentile interval of a bootstrap over examples."""
     if counts.sum() <= 0:
         raise DataError("there is nothing to take a mean of: every text is empty")
     n = len(sums)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    weights = resamples(n, seed=seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (weights @ sums) / (weights @ counts)
     value = float(sums.sum() / counts.sum())

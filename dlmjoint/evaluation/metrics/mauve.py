@@ -13,9 +13,12 @@ from jaxtyping import Float, Int
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import DataError
+from dlmjoint.evaluation.judge import readable
 from dlmjoint.evaluation.metrics.base import Evidence, Metric
 from dlmjoint.evaluation.metrics.features import features
+from dlmjoint.evaluation.metrics.intervals import resamples
 from dlmjoint.evaluation.records import Score
+from dlmjoint.models.base import Base
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,12 @@ class Mauve(Metric):
         if n < self.min_n:
             raise DataError(
                 f"MAUVE of {n} texts is mostly noise, it needs at least {self.min_n}: "
-                "raise the task's n, or leave the metric out"
+                "raise the task's n (or --limit), or leave the metric out"
             )
+
+    def fits(self, base: Base) -> None:
+        """Raise LoadError if there is no such featurizer."""
+        readable(self.featurizer)
 
     def __call__(self, evidence: Evidence) -> dict[str, Score]:
         """See the class. Raises DataError for empty texts and for fewer than `min_n`."""
@@ -77,7 +84,8 @@ class Mauve(Metric):
         curve = _divergence_curve()
         num_clusters = max(2, round(min(len(ours), len(theirs)) / 10))
         weights = [
-            _resamples(len(part), self.resamples, seed) for seed, part in enumerate((ours, theirs))
+            resamples(len(part), self.resamples, seed).astype(float)
+            for seed, part in enumerate((ours, theirs))
         ]
         values, resampled = [], np.zeros(self.resamples)
         for seed in range(25, 25 + self.kmeans_seeds):  # 25 is mauve-text's own
@@ -92,11 +100,6 @@ class Mauve(Metric):
         low, high = value + np.percentile(spread, [2.5, 97.5]) - spread.mean()
         low, high = max(float(low), 0.0), min(float(high), 1.0)
         return Score(value, min(low, value), max(high, value), min(len(ours), len(theirs)))
-
-
-def _resamples(n: int, times: int, seed: int) -> Float[np.ndarray, "times n"]:
-    """How often each text is in each bootstrap resample; the same for every clustering."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=times).astype(float)
 
 
 def _refuse_empty(texts: list[str]) -> None:

@@ -6,21 +6,30 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from dlmjoint.evaluation.judge import Judge, batches, language_judge, padded
-from dlmjoint.evaluation.metrics.base import Evidence, Metric
-from dlmjoint.evaluation.metrics.intervals import ratio
-from dlmjoint.evaluation.records import Score
+from dlmjoint.evaluation.judge import (
+    Judge,
+    batches,
+    language_judge,
+    padded,
+    readable,
+    version,
+)
+from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
+from dlmjoint.evaluation.metrics.kept import kept
+from dlmjoint.evaluation.metrics.values import Ratios, Values
+from dlmjoint.models.base import Base
 
 
 @dataclass(frozen=True)
-class NLL(Metric):
+class NLL(ExampleMetric):
     """`nll`: mean negative log-likelihood per token under a judge, nats, over the whole corpus
     (sum over tokens / number of tokens).
 
     The text, as decoded and not stripped, is tokenised again with the judge's tokenizer. Its first
     token is scored given the beginning-of-text id; a judge without one does not score it. The
     closing end-of-text is not scored, an empty text adds no tokens. Low values alone are no
-    merit: repetition has them too. The interval is a bootstrap over texts.
+    merit: repetition has them too. The interval is a bootstrap over texts. What the judge said is
+    kept in the run's cache: scoring again needs no judge.
     """
 
     judge: str = "checkpoints/tiny-judge"
@@ -30,11 +39,21 @@ class NLL(Metric):
     prompted: bool = False
     """Give the judge the prompt too; the text's tokens alone are scored."""
 
-    def __call__(self, evidence: Evidence) -> dict[str, Score]:
-        """See the class."""
-        judge = language_judge(self.judge, evidence.device)
-        prompts = evidence.prompts if self.prompted else [""] * len(evidence.texts)
-        return {"nll": ratio(*text_nll(judge, prompts, evidence.texts, self.batch_size))}
+    def fits(self, base: Base) -> None:
+        """Raise LoadError if there is no such judge."""
+        readable(self.judge)
+
+    def examples(self, evidence: Evidence) -> dict[str, Values]:
+        """See the class. Raises DataError for a text the judge cannot read."""
+        texts = evidence.texts
+        prompts = evidence.prompts if self.prompted else [""] * len(texts)
+
+        def computed() -> Float[np.ndarray, "2 n"]:
+            judge = language_judge(self.judge, evidence.device)
+            return np.stack(text_nll(judge, prompts, texts, self.batch_size))
+
+        of = (version(self.judge), prompts, texts)
+        return {"nll": Ratios(*kept(evidence.cache, "nll", of, computed))}
 
 
 @torch.inference_mode()

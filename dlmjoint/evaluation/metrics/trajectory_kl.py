@@ -1,6 +1,5 @@
 """How far a decoder's joint is from the base's exact joint, in nats."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -16,17 +15,17 @@ from dlmjoint.decoding.early import Never
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.metrics.base import Evidence, Metric
-from dlmjoint.evaluation.metrics.features import save_array
-from dlmjoint.evaluation.metrics.intervals import ratio
-from dlmjoint.evaluation.records import Generation, Score
+from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
+from dlmjoint.evaluation.metrics.kept import kept
+from dlmjoint.evaluation.metrics.values import Ratios, Values
+from dlmjoint.evaluation.records import Generation
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
 
 
 @dataclass(frozen=True)
-class TrajectoryKL(Metric):
+class TrajectoryKL(ExampleMetric):
     """`trajectory_kl`: KL(exact joint || decoder), nats per committed token, over tokens given the
     exact order.
 
@@ -63,24 +62,20 @@ class TrajectoryKL(Metric):
                     "tokens, which has no token probabilities; leave the metric out"
                 )
 
-    def __call__(self, evidence: Evidence) -> dict[str, Score]:
+    def examples(self, evidence: Evidence) -> dict[str, Values]:
         """See the class. Reads the sums from the cache if they were computed before."""
         chosen = evidence.reference[: self.n]
-        content = repr((evidence.identity, [(g.prompt, g.tokens, g.order) for g in chosen]))
-        key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        path = evidence.cache / f"trajectory-kl-{key}.npy"
-        if path.exists():
-            sums = np.load(path)
-        else:
+
+        def computed() -> Float[np.ndarray, " n"]:
             base, policy = evidence.replay()
-            batches = [
-                excess_nats(base, policy, chosen[start : start + self.batch_size])
-                for start in range(0, len(chosen), self.batch_size)
-            ]
-            sums = np.concatenate(batches)
-            save_array(path, sums)
+            starts = range(0, len(chosen), self.batch_size)
+            batches = [chosen[start : start + self.batch_size] for start in starts]
+            return np.concatenate([excess_nats(base, policy, batch) for batch in batches])
+
+        of = (evidence.identity, [(g.prompt, g.tokens, g.order) for g in chosen])
+        sums = kept(evidence.cache, "trajectory-kl", of, computed)
         counts = np.array([len(generation.order) for generation in chosen], dtype=float)
-        return {"trajectory_kl": ratio(sums, counts)}
+        return {"trajectory_kl": Ratios(sums, counts)}
 
 
 def excess_nats(base: Base, policy: Policy, exact: list[Generation]) -> Float[np.ndarray, " n"]:

@@ -1,0 +1,87 @@
+"""One batch of an evaluation: decoded, timed, counted."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.tally import Tally
+from dlmjoint.decoding.turn import first_block
+from dlmjoint.evaluation.records import Generation
+from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.models.base import Base
+from dlmjoint.random import Noise
+from dlmjoint.trajectories.record import record
+from dlmjoint.types import Canvas, Step, Trajectory
+
+
+def decode_batch(
+    base: Base, prompts: list[list[int]], task: Task, policy: Policy, noise: Noise
+) -> list[Generation]:
+    """The generations of one batch under a prepared policy, cost included."""
+    canvas = base.canvas(prompts, task.max_new_tokens, task.anchors)
+    tally = Tally(eos_id=base.eos_id)
+    steps = list(tally.timed(decode(base, canvas, policy, noise), base.device))
+    trajectories = record(canvas, steps, noise.example_ids)
+    spent = _spent(steps) | {"cells": head_cells(canvas, steps, policy.blocks)}
+    costs = {name: values.tolist() for name, values in spent.items()}
+    shared = {
+        "seconds": tally.seconds / len(prompts),
+        "rows": len(prompts),
+        "peak_bytes": tally.peak_bytes,
+    }
+    return [
+        _generation(base, trajectory, {name: each[row] for name, each in costs.items()} | shared)
+        for row, trajectory in enumerate(trajectories)
+    ]
+
+
+def head_cells(canvas: Canvas, steps: list[Step], blocks: int | None) -> Int[Tensor, " B"]:
+    """Per row, the cells whose logits were computed: those that may be written, once per forward
+    and once per sampler pass, and every written one once more, to draw its token from.
+
+    What a guide rejects, and what an order or an early rule computes of its own, is not counted.
+    """
+    cells = torch.zeros(len(canvas.tokens), dtype=torch.long)
+    for step in steps:
+        left = canvas.masked.sum(-1).cpu()
+        choice = canvas.masked if blocks is None else canvas.masked & first_block(canvas, blocks)
+        ranked, passes = choice.sum(-1).cpu(), step.passes.cpu()
+        cells += torch.where(step.forwards.cpu() > 0, ranked, 0)
+        for depth in range(1, int(passes.max()) + 1):
+            # A pass follows a commit, so there is one mask less.
+            cells += torch.where(passes >= depth, torch.minimum(ranked, left - depth), 0)
+        canvas = step.canvas
+        cells += left - canvas.masked.sum(-1).cpu()
+    return cells
+
+
+def _spent(steps: list[Step]) -> dict[str, Int[Tensor, " B"]]:
+    """Per row, what the steps cost together."""
+    parts = {
+        "base_forwards": [step.forwards for step in steps],
+        "sampler_passes": [step.passes for step in steps],
+        "guide_passes": [step.guide_passes for step in steps],
+        "columns": [step.columns for step in steps],
+    }
+    return {name: torch.stack(values).sum(0).cpu() for name, values in parts.items()}
+
+
+def _generation(base: Base, trajectory: Trajectory, costs: dict[str, int | float]) -> Generation:
+    tokens = trajectory.response.tolist()
+    written = trajectory.response[trajectory.order].tolist()
+    ended = set(base.end_ids).intersection(tokens[trajectory.anchored :])
+    return Generation.from_json(
+        {
+            "example_id": trajectory.example_id,
+            "text": base.decode(tokens, trajectory.anchored),
+            "stop": "eos" if ended else "length",
+            "prompt": trajectory.prompt.tolist(),
+            "tokens": tokens,
+            "order": trajectory.order.tolist(),
+            "log_probs": [round(value, 7) for value in trajectory.log_probs.tolist()],
+            "text_tokens": sum(token != base.eos_id for token in written),
+        }
+        | costs
+    )

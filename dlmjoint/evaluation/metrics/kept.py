@@ -1,0 +1,27 @@
+"""What is costly to compute, computed once: arrays in a run's cache folder."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def kept(cache: Path, name: str, of: object, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array computed `of` something before, or now.
+
+    `of` is told apart by its `repr`, so it must say everything the array depends on. Processes may
+    ask for one array at a time: each writes a file of its own, the last to finish stays.
+    """
+    path = cache / f"{name}-{hashlib.sha256(repr(of).encode()).hexdigest()[:16]}.npy"
+    if path.exists():
+        return np.load(path)
+    array = compute()
+    cache.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=cache, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "wb") as file:
+        np.save(file, array)
+    os.replace(temporary, path)
+    return array

@@ -233,7 +233,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
 }
 """A row of every data set the recipes ask for."""
-SHORTER = 16
+SHORTER = 32
 """How many times shorter responses are, and anchors nearer, on the tiny models."""
 
 

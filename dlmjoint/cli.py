@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from dlmjoint.bench.command import bench
 from dlmjoint.convert import convert
 from dlmjoint.distill.data import TrajectoryData
+from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
@@ -147,7 +148,13 @@ def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentP
 
 
 class TrainCLI(LightningCLI):
-    """LightningCLI with CSV and TensorBoard logs where no logger is named."""
+    """LightningCLI with CSV and TensorBoard logs where no logger is named, on stored trajectories
+    where no other data is."""
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """`data` names a class only where it is not `TrajectoryData`."""
+        kind = f"{TrajectoryData.__module__}.{TrajectoryData.__qualname__}"
+        parser.set_defaults({"data": {"class_path": kind}})
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Refuse a missing or damaged checkpoint before anything is built.
@@ -194,7 +201,7 @@ def train(arguments: Sequence[str]) -> None:
     given = list(arguments)
     # LightningCLI warns of arguments given twice, to it and to the process.
     args = None if given == sys.argv[1:] else given
-    TrainCLI(Distillation, TrajectoryData, args=args, **TRAINING)
+    TrainCLI(Distillation, FitData, subclass_mode_data=True, args=args, **TRAINING)
 
 
 def lightning() -> None:

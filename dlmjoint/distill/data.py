@@ -4,15 +4,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as MapDataset
 
-from dlmjoint.distill.resume import check_same, trained_batches
+from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.starts import EveryState, Starts
 from dlmjoint.distill.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, DataError
@@ -107,12 +104,9 @@ class Fixed(MapDataset[UnrollBatch]):
         return self.windows[number]
 
 
-class TrajectoryData(L.LightningDataModule):
-    """The trajectories of one or more folders, each split into training and validation by example id.
-
-    Training data has no epochs: it is an endless stream, so `trainer.max_steps` ends the run. A
-    resumed run continues with the batch after the last one trained on.
-    """
+class TrajectoryData(FitData):
+    """The trajectories of one or more folders, each split into training and validation by example
+    id."""
 
     def __init__(
         self,
@@ -135,17 +129,13 @@ class TrajectoryData(L.LightningDataModule):
             seed: of the choice of trajectories and start states.
             starts: where windows may begin: so that all states are alike by default.
         """
-        super().__init__()
-        if window < 2:
-            raise ConfigError(f"window is {window}, expected at least 2 states")
+        super().__init__(batch_size, window, val_batches, seed)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"val_fraction is {val_fraction}, expected between 0 and 1")
         self.paths = path if isinstance(path, list) else [path]
         if not self.paths:
             raise ConfigError("path names no folder of trajectories")
-        self.batch_size, self.window = batch_size, window
-        self.val_fraction, self.val_batches, self.seed = val_fraction, val_batches, seed
-        self.starts, self.first_batch = starts, 0
+        self.val_fraction, self.starts = val_fraction, starts
         self.sources: list[list[Trajectory]] = []
 
     def setup(self, stage: str) -> None:
@@ -185,12 +175,7 @@ class TrajectoryData(L.LightningDataModule):
         return DataLoader(Fixed(windows, self.val_batches), batch_size=None)
 
     def _windows(self, sources: Sequence[Sequence[Trajectory]], seed: int) -> Windows:
-        assert self.trainer is not None
-        world_size = self.trainer.world_size
-        if self.batch_size % world_size:
-            raise ConfigError(
-                f"batch_size is {self.batch_size}, expected a multiple of the {world_size} processes"
-            )
+        rank, world_size = self.processes
         return Windows(
             sources,
             self.stores[0].manifest,
@@ -198,23 +183,11 @@ class TrajectoryData(L.LightningDataModule):
             window=self.window,
             seed=seed,
             starts=self.starts,
-            rank=self.trainer.global_rank,
+            rank=rank,
             world_size=world_size,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many batches were trained on, and of which stream."""
-        assert self.trainer is not None
-        return {"batches": trained_batches(self.trainer), "stream": self._stream()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after them. Raises MismatchError if it is another stream that is to go on."""
-        assert self.trainer is not None
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            check_same("stream of batches", state_dict.get("stream", {}), self._stream())
-            self.first_batch = state_dict["batches"]
-
-    def _stream(self) -> dict[str, str]:
+    def stream(self) -> dict[str, str]:
         """All that batch number t depends on but t; folders by their content, wherever they lie."""
         names = ("batch_size", "window", "val_fraction", "seed")
         chosen = {name: str(getattr(self, name)) for name in names}

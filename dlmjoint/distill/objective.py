@@ -57,15 +57,14 @@ def compared(
     start: Float[Tensor, "B S L D"],
     target: Float[Tensor, "B W L D"],
     masked: Bool[Tensor, "B W L"],
-    final: Int[Tensor, "B L"],
+    final: Int[Tensor, "B L"] | None,
 ) -> Compared:
     """Gather the masked cells: nothing is computed for columns that are written already.
 
     `target` holds the base's hidden states where a depth needs them; other states' entries are not
-    read.
+    read; `final` is what the trajectories end in, where a loss asks for it.
     """
     numbers = (masked.flatten().cumsum(0) - 1).view_as(masked)
-    tokens = final[:, None].expand_as(masked)
     parts = []
     for depth, hidden in unrolled:
         alive = hidden.shape[1]
@@ -77,13 +76,13 @@ def compared(
                 owner,
                 torch.full_like(owner, depth),
                 start[:, :alive][here],
-                tokens[:, depth : depth + alive][here],
             )
         )
-    student, owner, depth, origin, written = (torch.cat(part) for part in zip(*parts, strict=True))
+    student, owner, depth, origin = (torch.cat(part) for part in zip(*parts, strict=True))
     owner, by_owner = owner.sort(stable=True)
-    cells = Cells(student[by_owner], target[masked], owner, written[by_owner])
-    batch, state, _ = masked.nonzero(as_tuple=True)
+    batch, state, column = masked.nonzero(as_tuple=True)
+    tokens = None if final is None else final[batch, column][owner]
+    cells = Cells(student[by_owner], target[masked], owner, tokens)
     canvas = batch * masked.shape[1] + state
     return Compared(cells, depth[by_owner], origin[by_owner], canvas)
 

@@ -72,7 +72,7 @@ class OnPolicy:
         states = batch.states.clone()
         rows = chosen.to(states.device)
         states[rows] = self._written(batch, base, sampler, rows)
-        return replace(batch, states=states)
+        return replace(batch, states=states, hidden=None)
 
     def _written(
         self, batch: UnrollBatch, base: Base, sampler: JointSampler, rows: Bool[Tensor, " B"]

@@ -87,4 +87,4 @@ class OneDepth(Pairs):
         """Masks that do not end as padding."""
         if not self.skip_padding:
             return batch.masked
-        return batch.masked & (batch.final != pad_id)[:, None]
+        return batch.masked & (batch.ended != pad_id)[:, None]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.types import Canvas, Trajectory
@@ -18,8 +19,8 @@ class UnrollBatch:
 
     states: Int[Tensor, "B W L"]
     attends: Bool[Tensor, "B L"]
-    final: Int[Tensor, "B L"]
-    """The prompt and the response the trajectory ends in."""
+    final: Int[Tensor, "B L"] | None
+    """The prompt and the response the trajectory ends in; None while that is not known."""
     response: slice
     mask_id: int
     seed: int
@@ -31,14 +32,26 @@ class UnrollBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "UnrollBatch":
         """The same batch on another device (Lightning moves frozen dataclasses by this method)."""
-        hidden = None if self.hidden is None else self.hidden.to(device, non_blocking=non_blocking)
+        known = {"final": self.final, "hidden": self.hidden}
+        moved = {
+            k: v.to(device, non_blocking=non_blocking) for k, v in known.items() if v is not None
+        }
         return replace(
             self,
             states=self.states.to(device, non_blocking=non_blocking),
             attends=self.attends.to(device, non_blocking=non_blocking),
-            final=self.final.to(device, non_blocking=non_blocking),
-            hidden=hidden,
+            **moved,
         )
+
+    @property
+    def ended(self) -> Int[Tensor, "B L"]:
+        """`final`. Raises ConfigError where it is not known."""
+        if self.final is None:
+            raise ConfigError(
+                "windows of decodings that are not finished do not show the tokens they end in: take "
+                "another divergence, pairs without skip_padding, or stored trajectories"
+            )
+        return self.final
 
     @property
     def masked(self) -> Bool[Tensor, "B W L"]:

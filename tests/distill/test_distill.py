@@ -249,7 +249,7 @@ def test_fitting_brings_every_depths_kl_below_the_marginals_and_exports_the_samp
     tmp_path: Path, folder: Path, golden_dream: TransformerBase
 ) -> None:
     module = Distillation(BASE, depth=2, export=tmp_path / "sampler")
-    trainer = _trainer(tmp_path, 60)
+    trainer = _trainer(tmp_path, 150)
     trainer.fit(module, _data(folder, window=4, batch_size=8))
     found = trainer.callback_metrics
     for depth in (1, 2):

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 
 from dlmjoint.decoding.draw import forbid
 from dlmjoint.distill.chunked import chunk_size
-from dlmjoint.distill.data import TrajectoryData
+from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
@@ -112,7 +112,7 @@ class Distillation(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Check that data and base belong together, and bring the base to this process's device."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(data, TrajectoryData):
+        if isinstance(data, FitData):
             data.check(self.base)
             if data.window <= self.depth:
                 raise ConfigError(
@@ -189,7 +189,8 @@ class Distillation(L.LightningModule):
             if plan.weights[depth - 1]
         ]
         masked = pairs.cells(batch, self.base.pad_id)
-        return compared(unrolled, start, target, masked & _aimed(masked, plan), batch.final)
+        final = batch.ended if self.objective.divergence.needs_tokens else None
+        return compared(unrolled, start, target, masked & _aimed(masked, plan), final)
 
     @torch.no_grad()
     def _targets(self, batch: UnrollBatch, plan: Plan) -> Float[Tensor, "B W L D"]:

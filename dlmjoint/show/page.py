@@ -1,18 +1,17 @@
-"""A recording as one self-contained HTML page."""
+"""Decodings in a page: every step of it can be looked at."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from dlmjoint.provenance import write_text
-from dlmjoint.show.pieces import Piece
-from dlmjoint.show.record import WRITERS, Recording, cost_table
+from dlmjoint.show.pieces import Draft, Piece, Speller
+from dlmjoint.show.record import WRITERS, Recording, Written, cost_table
+from dlmjoint.show.template import render
 
-DATA = "@DATA@"
-"""Where the template takes the recording."""
+ANCHOR = "anchor"
+"""In place of a writer: the cell was fixed before decoding began."""
 
 
 @dataclass(frozen=True)
@@ -34,49 +33,67 @@ def write_page(path: Path, recording: Recording, settings: Mapping[str, str]) ->
 
 def page(recording: Recording, settings: Mapping[str, str]) -> str:
     """The page's HTML, which names no other resource."""
-    template = (files("dlmjoint.show") / "page.html").read_text(encoding="utf-8")
-    return template.replace(DATA, _embedded(data(recording, settings)))
+    return render("dlmjoint.show", "page.html", data=data(recording, settings))
 
 
 def data(recording: Recording, settings: Mapping[str, str]) -> dict[str, Any]:
-    """What the page shows, as JSON values: all steps, pieces with their lifetimes, tokens by
-    column."""
-    tokens = sorted(recording.written, key=lambda entry: entry.column)
+    """What the page shows, as JSON values."""
+    blank: list[int | None] = [None] * recording.length
+    shown = steps_of(
+        recording.speller, recording.prompt, blank, recording.written, len(recording.costs) - 1
+    )
+    for step, cost in zip(shown["steps"], recording.costs, strict=True):
+        step["cost"] = cost_table(cost)
+    return {"settings": dict(settings)} | shown
+
+
+def steps_of(
+    speller: Speller,
+    prompt: Sequence[Piece],
+    start: Sequence[int | None],
+    written: Sequence[Written],
+    last: int,
+) -> dict[str, Any]:
+    """A decoding as the player in `player.js` shows it: prompt, pieces with their lifetimes, tokens
+    by column, and what each step wrote. `start` holds the anchors' ids, None where there is none."""
+    tokens: list[Any] = [{"writer": ANCHOR, "prob": 1, "step": 0, "id": token} for token in start]
+    columns: list[list[int]] = [[] for _ in range(last + 1)]
+    for entry in written:
+        prob = round(entry.prob, 6)
+        tokens[entry.column] = {
+            "writer": entry.writer,
+            "prob": prob,
+            "step": entry.step,
+            "id": entry.token,
+        }
+        columns[entry.step].append(entry.column)
+    anchors = {ANCHOR: "fixed beforehand"} if any(one is not None for one in start) else {}
     return {
-        "settings": dict(settings),
-        "writers": WRITERS,
-        "prompt": [{"text": piece.text, "kind": piece.kind} for piece in recording.prompt],
+        "writers": WRITERS | anchors,
+        "prompt": [{"text": piece.text, "kind": piece.kind} for piece in prompt],
         "spans": [
-            asdict(span.piece) | {"born": span.born, "gone": span.gone} for span in spans(recording)
+            asdict(span.piece) | {"born": span.born, "gone": span.gone}
+            for span in spans(speller, start, written, last)
         ],
-        "tokens": [
-            {"writer": t.writer, "prob": round(t.prob, 6), "step": t.step, "id": t.token}
-            for t in tokens
-        ],
-        "steps": [
-            {
-                "cost": cost_table(cost),
-                "columns": [entry.column for entry in recording.wrote(step)],
-            }
-            for step, cost in enumerate(recording.costs)
-        ],
+        "tokens": tokens,
+        "steps": [{"columns": each} for each in columns],
     }
 
 
-def spans(recording: Recording) -> list[Span]:
+def spans(
+    speller: Speller, start: Sequence[int | None], written: Sequence[Written], last: int
+) -> list[Span]:
     """Every piece that any step shows, by column; a piece that stays is listed once, which keeps
     the page's size in proportion to the response's length, not to its square."""
+    draft = Draft(speller, start)
     found: list[Span] = []
-    since: dict[Piece, int] = {}
-    for step in range(len(recording.costs)):
-        now = recording.pieces(step)
-        found += [Span(piece, since.pop(piece), step) for piece in since.keys() - set(now)]
-        for piece in now:
-            since.setdefault(piece, step)
-    found += [Span(piece, born, len(recording.costs)) for piece, born in since.items()]
+    since = dict.fromkeys(draft.pieces, 0)
+    tokens: list[dict[int, int]] = [{} for _ in range(last + 1)]
+    for entry in written:
+        tokens[entry.step][entry.column] = entry.token
+    for step in range(1, last + 1):
+        gone, came = draft.write(tokens[step])
+        found += [Span(piece, since.pop(piece), step) for piece in gone]
+        since |= dict.fromkeys(came, step)
+    found += [Span(piece, born, last + 1) for piece, born in since.items()]
     return sorted(found, key=lambda span: (span.piece.first, span.born))
-
-
-def _embedded(value: object) -> str:
-    """JSON that can stand inside a script element: no `<` that could end it, ASCII only."""
-    return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")

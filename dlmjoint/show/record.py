@@ -47,10 +47,10 @@ class Recording:
             raise ConfigError(f"{base.name} has no tokenizer: there is no text to show")
         if len(canvas.tokens) != 1 or canvas.anchors is not None:
             raise ValueError("a recording is of one row that begins with nothing but masks")
-        self._base, self._speller = base, Speller(base.tokenizer)
+        self._base, self.speller = base, Speller(base.tokenizer)
         self._start = canvas.response.start
         self.length = canvas.response.stop - canvas.response.start
-        self.prompt: list[Piece] = self._speller.pieces(canvas.tokens[0, : self._start].tolist())
+        self.prompt: list[Piece] = self.speller.pieces(canvas.tokens[0, : self._start].tolist())
         self.written: list[Written] = []
         """All tokens so far, in writing order."""
         self.costs: list[Tally] = [Tally(eos_id=base.eos_id)]
@@ -83,7 +83,7 @@ class Recording:
 
     def pieces(self, step: int) -> list[Piece]:
         """The response after a step, as it is shown."""
-        return self._speller.pieces(self.ids(step))
+        return self.speller.pieces(self.ids(step))
 
     def wrote(self, step: int) -> list[Written]:
         """The tokens of one step, in writing order."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from dlmjoint.models.transformer import TransformerBase
-from dlmjoint.show.page import data, page, write_page
-from dlmjoint.show.record import cost_table
+from dlmjoint.show.page import data, page, steps_of, write_page
+from dlmjoint.show.pieces import Speller
+from dlmjoint.show.record import Written, cost_table
 from tests.show.browser import Browser, find_browser
-from tests.show.scenes import HOSTILE, POLICIES, Scene, decoded
+from tests.show.scenes import HOSTILE, POLICIES, Scene, decoded, tokenizer_of
 
 SETTINGS = {"base": "</script> \"a base\" & 'more'", "policy": "Policy()", "seed": "0"}
 PROGRAM = find_browser()
@@ -75,6 +76,18 @@ def test_the_spans_alive_at_a_step_are_its_text(tiny: TransformerBase, name: str
     order = [column for content in held["steps"] for column in content["columns"]]
     assert order == scene.trajectory.order.tolist()
     assert [token["id"] for token in held["tokens"]] == scene.trajectory.response.tolist()
+
+
+def test_anchors_stand_from_the_beginning(tiny: TransformerBase) -> None:
+    ids = tiny.encode("Tom has 7")
+    written = [Written(column=0, token=ids[0], writer="base", prob=0.5, step=1)]
+    held = steps_of(Speller(tokenizer_of(tiny)), [], [None, *ids[1:]], written, 1)
+    assert [span["born"] for span in held["spans"] if span["kind"] == "text"][1:] == [0] * (
+        len(ids) - 1
+    )
+    assert [token["writer"] for token in held["tokens"]] == ["base", *["anchor"] * (len(ids) - 1)]
+    assert "anchor" in held["writers"]
+    assert [step["columns"] for step in held["steps"]] == [[], [0]]
 
 
 def test_a_page_is_not_much_larger_for_many_steps(tiny: TransformerBase) -> None:

@@ -9,7 +9,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
-from dlmjoint.show.pieces import Speller
+from dlmjoint.show.pieces import Draft, Speller
 from dlmjoint.show.record import Recording, cost_line, follow
 from tests.show.scenes import POLICIES, Scene, decoded, shown, tokenizer_of
 
@@ -56,6 +56,30 @@ def test_pieces_join_to_the_decode_of_any_bytes(tiny: TransformerBase, seed: int
     text = "".join(piece.text for piece in Speller(tokenizer).pieces(ids))
     written = [tiny.mask_id if i is None else i for i in ids]
     assert text == shown(tokenizer, written, tiny.mask_id)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_draft_has_the_pieces_of_its_ids_whatever_the_order(
+    tiny: TransformerBase, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    parts = [i for i in range(500) if "�" in str(tokenizer_of(tiny).decode([i]))]
+    known = [*tiny.encode("é € 😀 7 pens"), tiny.eos_id, *parts]
+    chosen = torch.randint(len(known), (60,), generator=generator).tolist()
+    order = torch.randperm(60, generator=generator).tolist()
+    ids: list[int | None] = [None] * 60
+    speller = Speller(tokenizer_of(tiny))
+    draft = Draft(speller, ids)
+    while order:
+        size = 1 + seed % 4
+        cells, order = order[:size], order[size:]
+        before = set(draft.pieces)
+        gone, came = draft.write({cell: known[chosen[cell]] for cell in cells})
+        for cell in cells:
+            ids[cell] = known[chosen[cell]]
+        assert draft.pieces == speller.pieces(ids)
+        assert gone == before - set(draft.pieces)
+        assert came == set(draft.pieces) - before
 
 
 def test_a_character_of_several_tokens_is_one_piece_and_its_neighbours_are_not(

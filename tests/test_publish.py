@@ -19,6 +19,7 @@ import dlmjoint
 from dlmjoint import cli
 from dlmjoint.custom_generate import base_of, generate_jointly
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
+from dlmjoint.evaluation.recipes import config_of
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler, JointSamplerConfig
 from dlmjoint.models.load import load_base
@@ -234,6 +235,7 @@ def test_the_cards_snippets_run_from_the_hub_ids_alone(
     publish(out, REPO, dry_run=tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_bytes() == (out / "config.json").read_bytes()
     _cached(hub, REPO, out)
+    assert f'"sampler": "{REPO}"' in config_of(REPO)
     places = {"HF_HUB_CACHE": str(hub), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     code = "\n".join(_blocks((out / "README.md").read_text()))
     said = _python(code + "\nprint(base.revision, tuple(ids.shape))", **places)

@@ -151,6 +151,18 @@ def test_a_recipe_runs_and_says_of_every_number_whether_it_came_out(
     assert "OUTSIDE" in said
 
 
+def test_a_first_look_at_fewer_examples_has_wider_bands(tmp_path: Path) -> None:
+    path = _recipe(tmp_path)
+    path.write_text(path.read_text().replace("slack: 0.1,", "slack: 0.1, n: 4,"))
+    widths = []
+    for limit in ("2", "4"):
+        cli.main(["eval", "--recipe", str(path), "--limit", limit])
+        first = json.loads((tmp_path / "run" / recipes.VERDICTS).read_text())["verdicts"][0]
+        assert first["n"] == int(limit)
+        widths.append(first["high"] - first["low"])
+    assert widths[0] > widths[1]
+
+
 def test_a_dry_run_shows_the_bands_and_loads_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

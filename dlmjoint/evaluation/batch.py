@@ -31,8 +31,14 @@ def decode_batch(
         "rows": len(prompts),
         "peak_bytes": tally.peak_bytes,
     }
+    made = _commits(steps, len(prompts))
     return [
-        _generation(base, trajectory, {name: each[row] for name, each in costs.items()} | shared)
+        _generation(
+            base,
+            trajectory,
+            made[row],
+            {name: each[row] for name, each in costs.items()} | shared,
+        )
         for row, trajectory in enumerate(trajectories)
     ]
 
@@ -68,7 +74,22 @@ def _spent(steps: list[Step]) -> dict[str, Int[Tensor, " B"]]:
     return {name: torch.stack(values).sum(0).cpu() for name, values in parts.items()}
 
 
-def _generation(base: Base, trajectory: Trajectory, costs: dict[str, int | float]) -> Generation:
+def _commits(steps: list[Step], rows: int) -> list[list[tuple[int, str]]]:
+    """Per row, the step and the writer of every commit, in the order of the trajectory."""
+    found: list[list[tuple[int, str]]] = [[] for _ in range(rows)]
+    for number, step in enumerate(steps, start=1):
+        for commit in step.commits:
+            for row in commit.rows.tolist():
+                found[row].append((number, commit.writer))
+    return found
+
+
+def _generation(
+    base: Base,
+    trajectory: Trajectory,
+    commits: list[tuple[int, str]],
+    costs: dict[str, int | float],
+) -> Generation:
     tokens = trajectory.response.tolist()
     written = trajectory.response[trajectory.order].tolist()
     ended = set(base.end_ids).intersection(tokens[trajectory.anchored :])
@@ -81,6 +102,8 @@ def _generation(base: Base, trajectory: Trajectory, costs: dict[str, int | float
             "tokens": tokens,
             "order": trajectory.order.tolist(),
             "log_probs": [round(value, 7) for value in trajectory.log_probs.tolist()],
+            "steps": [number for number, _ in commits],
+            "writers": [writer for _, writer in commits],
             "text_tokens": sum(token != base.eos_id for token in written),
         }
         | costs

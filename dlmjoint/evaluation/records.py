@@ -36,6 +36,10 @@ class Generation:
     """order[s] is the response column written by commit number s; anchors were never written."""
     log_probs: list[float]
     """log_probs[s]: nats, of commit number s under the distribution it was drawn from."""
+    steps: list[int]
+    """steps[s]: the step of the decoding, from 1, that made commit number s."""
+    writers: list[str]
+    """writers[s]: whose distribution commit number s was drawn from, as in `Commit.writer`."""
     base_forwards: int
     sampler_passes: int
     guide_passes: int

@@ -39,6 +39,8 @@ def generation(text: str = "", **changes: object) -> Generation:
         "tokens": [1, 2],
         "order": [0, 1],
         "log_probs": [-1.0, -1.0],
+        "steps": [1, 2],
+        "writers": ["base", "base"],
         "base_forwards": 1,
         "sampler_passes": 0,
         "guide_passes": 0,

@@ -211,7 +211,7 @@ def test_a_missing_training_config_is_refused_before_anything_is_written(
     evaluated: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match=r"give the config\.yaml in fit's default_root_dir"):
+    with pytest.raises(DataError, match=r"give the config\.yaml in fit's logs"):
         publish(SAMPLER, REPO, evaluated, tmp_path / "none.yaml", dry_run=out)
     assert not list(out.iterdir())
 

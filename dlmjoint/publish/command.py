@@ -41,7 +41,8 @@ def publish(
         repo: hub id to publish under, `owner/name`.
         evaluation: run_dir of a scored evaluation of this very sampler; `evaluation` inside its
             folder by default.
-        training: the resolved config.yaml of the sampler's training, published beside it.
+        training: the resolved config.yaml of the sampler's training, which `fit` leaves in its logs;
+            published beside it.
         base: hub id of the base, where the folder says another place.
         base_revision: its hub commit; the current one by default.
         datasets: hub ids of the trajectories the sampler was trained on.

@@ -131,7 +131,9 @@ def _with_base(
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise DataError(f"{path} is no file: give the config.yaml in fit's default_root_dir")
+        raise DataError(
+            f"{path} is no file: give the config.yaml in fit's logs, logs/version_0 below its default_root_dir"
+        )
     return path
 
 

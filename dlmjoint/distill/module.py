@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.distributed import is_available, is_initialized
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric
 
@@ -172,7 +173,13 @@ class Distillation(L.LightningModule):
     ) -> tuple[Compared, Float[Tensor, " M"], Float[Tensor, " M"]]:
         """The cells a batch trains on, each one's loss, and how much it counts."""
         if self.on_policy is not None:
-            batch = self.on_policy.rewrite(batch, self.base, self.sampler, self.global_step)
+            batch = self.on_policy.rewrite(
+                batch,
+                self.base,
+                self.sampler,
+                self.global_step,
+                in_step=is_available() and is_initialized(),
+            )
         found = self._compared(batch, self.pairs)
         return found, *cell_losses(self.objective, found, self.log_probs, self._chunk)
 

@@ -7,6 +7,7 @@ so they stay exact. (Ours; the idea is GKD's, arXiv 2306.13649, and DAgger's bef
 """
 
 from dataclasses import dataclass, field, replace
+from inspect import unwrap
 
 import torch
 from jaxtyping import Bool
@@ -56,10 +57,20 @@ class OnPolicy:
         return self.start + (self.rate - self.start) * step / self.ramp
 
     def rewrite(
-        self, batch: UnrollBatch, base: Base, sampler: JointSampler, step: int
+        self,
+        batch: UnrollBatch,
+        base: Base,
+        sampler: JointSampler,
+        step: int,
+        *,
+        in_step: bool = False,
     ) -> UnrollBatch:
         """The batch with some windows written by the sampler. Which, and every draw, depends on the
-        batch's seed and the row's place in the whole batch alone."""
+        batch's seed and the row's place in the whole batch alone.
+
+        With `in_step` a process whose rows none were chosen of makes the others' calls all the same:
+        where weights are spread over processes, every call gathers them.
+        """
         canvas = batch.canvas([0])
         open_cells = canvas.masked
         if self.block_length is not None:
@@ -68,6 +79,8 @@ class OnPolicy:
         chances = [_chance(batch.seed, place) for place in batch.places]
         chosen = (torch.tensor(chances) < self.share(step)) & wide_enough
         if not chosen.any():
+            if in_step and self.share(step) > 0:
+                _same_calls(batch, base, sampler)
             return batch
         states = batch.states.clone()
         rows = chosen.to(states.device)
@@ -91,13 +104,25 @@ class OnPolicy:
         noise = Noise(derive_seed(batch.seed, "on-policy"), tuple(places))
         modes = sampler.training
         nn.Module.eval(sampler)
-        step = next(decode(base, canvas, policy, noise))
+        # Without decode's inference mode: weights gathered in it could not be trained with.
+        with torch.no_grad():
+            step = next(unwrap(decode)(base, canvas, policy, noise))
         nn.Module.train(sampler, modes)
         states = [canvas.tokens]
         for commit in step.commits:
             states.append(states[-1].clone())
             states[-1][commit.rows, commit.columns] = commit.tokens
         return torch.stack(states, dim=1)
+
+
+@torch.no_grad()
+def _same_calls(batch: UnrollBatch, base: Base, sampler: JointSampler) -> None:
+    """The forward and the passes that writing a window takes, on one row and for nothing."""
+    first = torch.arange(len(batch.states), device=batch.states.device) == 0
+    canvas = batch.canvas([0]).select(first)
+    hidden, embedding = base.predict(canvas).hidden, base.embed(canvas.tokens)
+    for _ in range(batch.states.shape[1] - 2):
+        sampler(embedding, hidden, canvas.positions, canvas.attends)
 
 
 def _chance(seed: int, place: int) -> float:

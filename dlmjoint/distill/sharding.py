@@ -20,13 +20,15 @@ def shard_layer(sampler: JointSampler, device: torch.device) -> None:
     2304.11277 and its successor `torch.distributed.fsdp.fully_shard`): in place.
 
     The block and the rest are gathered as two units. Whatever a strategy's mesh looks like, its
-    processes train on different windows, so all of them share the weights.
+    processes train on different windows, so all of them share the weights. Both give back what they
+    gathered after every pass: a unit that kept it would gather again at different passes in
+    different processes, and they would wait for each other forever.
     """
     if isinstance(sampler, FSDPModule):
         return
     mesh = _all_processes(device)
-    fully_shard(sampler.block, mesh=mesh)
-    fully_shard(sampler, mesh=mesh)
+    fully_shard(sampler.block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(sampler, mesh=mesh, reshard_after_forward=True)
 
 
 def shard_base(network: PreTrainedModel, device: torch.device) -> None:

@@ -20,6 +20,7 @@ from dlmjoint.bench.command import bench
 from dlmjoint.convert import convert
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.fit_data import FitData
+from dlmjoint.distill.interrupt import SaveAndExit, keepers
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
@@ -149,7 +150,7 @@ def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentP
 
 class TrainCLI(LightningCLI):
     """LightningCLI with CSV and TensorBoard logs where no logger is named, on stored trajectories
-    where no other data is."""
+    where no other data is, and with checkpoints where a later run looks for the last one."""
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """`data` names a class only where it is not `TrajectoryData`."""
@@ -165,18 +166,25 @@ class TrainCLI(LightningCLI):
         path = self.config[self.config["subcommand"]].get("ckpt_path")
         if path in (None, "best", "last", "hpc"):
             return
+        if Path(path).is_dir() and any(Path(path).iterdir()):
+            return  # shards, one or more files of each process
         if not Path(path).is_file():
             raise LoadError(f"there is no checkpoint {path}")
         if not zipfile.is_zipfile(path):  # torch writes zip files; a cut-off one lost its index
             raise LoadError(f"the checkpoint {path} is damaged or incomplete; resume from another")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """A trainer that logs to files under its root directory."""
+        """A trainer that logs to files under its root directory, keeps checkpoints there, and saves
+        one when it is asked to end."""
         settings = self._get(self.config_init, "trainer")
         root = settings["default_root_dir"]
         if settings.get("logger") in (None, True):
             kwargs["logger"] = [CSVLogger(root, name="logs"), TensorBoardLogger(root, name="logs")]
-        return super().instantiate_trainer(**kwargs)
+        given = settings.get("callbacks") or []
+        callbacks = [SaveAndExit(), *(given if isinstance(given, list) else [given])]
+        if settings.get("enable_checkpointing") is not False:
+            callbacks += keepers(callbacks, Path(root) / "checkpoints")
+        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
 
 
 TRAINING: dict[str, Any] = {
@@ -190,6 +198,7 @@ TRAINING: dict[str, Any] = {
         "check_val_every_n_epoch": None,
         "val_check_interval": 500,
         "use_distributed_sampler": False,
+        "inference_mode": False,  # weights gathered in it could not be trained with afterwards
         "enable_model_summary": False,
     },
 }
@@ -238,6 +247,13 @@ def _logging() -> None:
     # Batches here are lists of ids or indexing: there are no indices to infer, workers do not help.
     warnings.filterwarnings("ignore", message=".*(infer the batch indices|many workers).*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+    # A resumed run goes on in its own folder; metrics that sum over processes need no second sum;
+    # DeepSpeed clips by itself, as it says.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+    warnings.filterwarnings("ignore", message="It is recommended to use .self.log.'val/.*sync_dist")
+    warnings.filterwarnings(
+        "ignore", message="Since DeepSpeed handles gradient clipping internally"
+    )
 
 
 def _one_line_errors(call: Callable[[], Result]) -> Result:

@@ -1,7 +1,7 @@
 """What every source of training batches shares: an endless stream, exactly resumed."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,6 +15,9 @@ class FitData(L.LightningDataModule):
     """Training data has no epochs: batch number t is a function of t and the settings, without end,
     and `trainer.max_steps` ends the run. A resumed run continues with the batch after the last one
     trained on. A new source is a new file; YAML names it under `data`."""
+
+    runs_base: ClassVar[bool] = False
+    """Calls the base while training, as often as each process's own rows take."""
 
     def __init__(self, batch_size: int, window: int, val_batches: int, seed: int) -> None:
         """Raises ConfigError if a window has no two states."""

@@ -2,12 +2,14 @@
 
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dlmjoint.distill.resume import unstepped
@@ -86,6 +88,18 @@ def _signals(trainer: L.Trainer) -> set[signal.Signals]:
 
 
 def last_checkpoint(trainer: L.Trainer) -> Path:
-    """Where `--ckpt_path last` looks first."""
+    """Where `--ckpt_path last` looks."""
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     return Path(folder or Path(trainer.default_root_dir) / "checkpoints") / "last.ckpt"
+
+
+def keepers(callbacks: Sequence[L.Callback], folder: Path) -> list[L.Callback]:
+    """What keeps checkpoints in `folder` where the callbacks keep none: after every validation, and
+    a last one. Those that keep some but were not told where do it there, too; Lightning's default,
+    beside the logs and new for every run, is no place to find the last one again."""
+    kept = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    added: list[L.Callback] = [] if kept else [ModelCheckpoint(save_last=True)]
+    for callback in [*kept, *added]:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder.resolve())
+    return added

@@ -115,6 +115,12 @@ class Distillation(L.LightningModule):
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, FitData):
             data.check(self.base)
+            if self.shard_base and data.runs_base:
+                raise ConfigError(
+                    "shard_base gathers the base's blocks in every forward, in all processes at "
+                    "once, and this data runs the base by itself: leave shard_base out, or train "
+                    "on stored trajectories"
+                )
             if data.window <= self.depth:
                 raise ConfigError(
                     f"window is {data.window}: a depth of {self.depth} needs {self.depth + 1} states"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -198,6 +199,8 @@ class OnlineData(FitData):
     A resumed run continues with the batch after the last one trained on; it decodes the started
     trajectories again up to there. A loss that needs the tokens a trajectory ends in cannot be had.
     """
+
+    runs_base: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -186,12 +186,12 @@ class Distillation(L.LightningModule):
                 self.global_step,
                 in_step=is_available() and is_initialized(),
             )
-        found = self._compared(batch, self.pairs)
+        found = self._compared(batch, self.pairs, self.depth_weights)
         return found, *cell_losses(self.objective, found, self.log_probs, self._chunk)
 
-    def _compared(self, batch: UnrollBatch, pairs: Pairs) -> Compared:
+    def _compared(self, batch: UnrollBatch, pairs: Pairs, weights: list[float]) -> Compared:
         """The batch's cells: what the sampler makes of them beside what the base says."""
-        plan = pairs.plan(tuple(self.depth_weights), batch)
+        plan = pairs.plan(tuple(weights), batch)
         target = self._targets(batch, plan)
         start = target[:, : plan.starts]
         unrolled = [
@@ -239,7 +239,7 @@ class Distillation(L.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: UnrollBatch, batch_idx: int) -> None:
         """Every depth's KL and top-1 agreement, beside what the marginals would give."""
-        found = self._compared(batch, AllDepths())
+        found = self._compared(batch, AllDepths(), [1.0] * self.depth)
         kl, marginal, top = agreement(found, self.log_probs, self._chunk)
         for depth in self._depths:
             here = found.depth == depth

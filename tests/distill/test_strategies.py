@@ -1,0 +1,204 @@
+"""Strategies change where weights lie, not what is learned: losses, checkpoints, exports."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from safetensors.torch import load_file
+
+from dlmjoint.cli import TRAINING, TrainCLI
+from dlmjoint.distill.fit_data import FitData
+from dlmjoint.distill.module import Distillation
+from dlmjoint.distill.on_policy import OnPolicy
+from dlmjoint.distill.online import OnlineData
+from dlmjoint.distill.optim import MuonAdamW
+from dlmjoint.distill.unroll import UnrollBatch, collate
+from dlmjoint.errors import ConfigError
+from dlmjoint.models.load import Loading
+from dlmjoint.trajectories.generate import generate
+from dlmjoint.trajectories.prompts import Unconditional
+from dlmjoint.trajectories.store import TrajectoryStore
+from tests.distill.processes import finish, start
+from tests.distill.strategies import BASE, RECIPES, STEPS, fit, two_processes
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIGS = sorted((ROOT / "configs" / "fit" / "strategy").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty exact trajectories of the golden base."""
+    output = tmp_path_factory.mktemp("trajectories")
+    generate(BASE, output, Unconditional(40), max_new_tokens=10, shard_size=16, device="cpu")
+    return output
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """What two processes with half of every batch each leave behind."""
+    root = tmp_path_factory.mktemp("pair")
+    assert finish(start(2, two_processes, root, folder)) == [0, 0]
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(pair: Path) -> dict[str, dict]:
+    """Their losses."""
+    return json.loads((pair / "found.json").read_text())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_have_the_losses_of_one(
+    tmp_path: Path, folder: Path, found: dict[str, dict], recipe: str
+) -> None:
+    alone = fit(tmp_path, folder, recipe)
+    assert all(math.isfinite(alone[f"val/kl@{depth}"]) for depth in (1, 2, 3))
+    assert len(set(alone["losses"])) == STEPS
+    assert found[recipe] == {
+        key: pytest.approx(value, abs=1e-5, rel=1e-5) for key, value in alone.items()
+    }
+
+
+@pytest.mark.parametrize("recipe", ["default", "own_windows", "muon"])
+def test_a_layer_and_a_base_in_shards_have_the_losses_of_whole_ones(
+    found: dict[str, dict], recipe: str
+) -> None:
+    assert found[f"sharded_{recipe}"] == {
+        key: pytest.approx(value, abs=1e-5, rel=1e-5) for key, value in found[recipe].items()
+    }
+
+
+def test_a_base_in_shards_under_a_layer_in_every_process_changes_nothing(
+    found: dict[str, dict], pair: Path
+) -> None:
+    assert found["ddp_base"] == found["default"]
+    assert _exported(pair / "ddp_base") == _exported(pair / "default")
+
+
+def _exported(root: Path) -> bytes:
+    return (root / "sampler" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["default", "muon", "shards"])
+def test_a_sharded_fit_resumes_exactly(found: dict[str, dict], pair: Path, name: str) -> None:
+    before = name if name == "shards" else f"sharded_{name}"
+    assert found[f"resumed_{name}"]["losses"] == found[before]["losses"][3:]
+    assert _exported(pair / f"resumed_{name}") == _exported(pair / before)
+
+
+def test_the_export_of_a_sharded_fit_is_the_whole_layer(pair: Path) -> None:
+    whole, gathered = (
+        load_file(pair / name / "sampler" / "model.safetensors")
+        for name in ("default", "sharded_default")
+    )
+    assert whole.keys() == gathered.keys()
+    for name, weight in whole.items():
+        torch.testing.assert_close(gathered[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_of_a_sharded_fit_holds_the_layer_alone_and_goes_on_in_one_process(
+    tmp_path: Path, folder: Path, found: dict[str, dict], pair: Path
+) -> None:
+    path = pair / "sharded_default" / "step=3.ckpt"
+    state = torch.load(path, weights_only=False)["state_dict"]
+    assert set(state) == {f"sampler.{n}" for n in Distillation(BASE).sampler.state_dict()}
+    alone = fit(tmp_path, folder, "default", ckpt_path=path)
+    assert alone["losses"] == pytest.approx(found["default"]["losses"][3:], abs=1e-5)
+
+
+def _batch(folder: Path, rows: range) -> UnrollBatch:
+    store = TrajectoryStore.open(folder)
+    some = store.trajectories()[rows.start : rows.stop]
+    ids = (store.manifest.mask_id, store.manifest.pad_id)
+    return collate(some, [0] * len(some), 4, *ids, 5, tuple(rows))
+
+
+def test_processes_make_the_same_calls_whoever_writes_windows(folder: Path) -> None:
+    module = Distillation(BASE, depth=3)
+    calls: list[str] = []
+    module.sampler.register_forward_hook(lambda *_: calls.append("pass"))
+    block = module.base.network.model.layers[0]
+    block.register_forward_hook(lambda *_: calls.append("forward"))
+    made = []
+    for row in range(8):
+        calls.clear()
+        batch = _batch(folder, range(row, row + 1))
+        own = OnPolicy(rate=0.5).rewrite(batch, module.base, module.sampler, 0, in_step=True)
+        made.append((torch.equal(own.states, batch.states), tuple(calls)))
+    assert {kept for kept, _ in made} == {True, False}  # some write, some keep company
+    assert {calls for _, calls in made} == {("forward", "pass", "pass")}
+    calls.clear()
+    OnPolicy(rate=0.0).rewrite(batch, module.base, module.sampler, 0, in_step=True)
+    assert not calls
+
+
+def test_a_base_is_not_spread_over_one_process(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="there is only this one"):
+        fit(tmp_path, folder, "default", shard_base=True)
+
+
+def test_a_base_with_a_place_of_its_own_is_not_spread() -> None:
+    with pytest.raises(ConfigError, match="leave out device_map and bits"):
+        Distillation(BASE, loading=Loading(device_map="cpu"), shard_base=True)
+
+
+def test_a_spread_base_is_refused_with_data_that_runs_it(tmp_path: Path) -> None:
+    data = OnlineData(Unconditional(12), 8, batch_size=4, window=4, val_examples=4)
+    trainer = L.Trainer(accelerator="cpu", max_steps=1, logger=False, default_root_dir=tmp_path)
+    with pytest.raises(ConfigError, match="this data runs the base by itself"):
+        trainer.fit(Distillation(BASE, depth=2, shard_base=True), data)
+
+
+def test_muon_refuses_weights_in_flat_shards() -> None:
+    flat = [torch.nn.Parameter(torch.zeros(6))]
+    with pytest.raises(ConfigError, match="flat shards"):
+        MuonAdamW(flat)
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = MuonAdamW([weight])
+    optimizer.param_groups[0]["params"] = flat  # as DeepSpeed does
+    with pytest.raises(ConfigError, match=r"choose torch\.optim\.AdamW"):
+        optimizer.step()
+
+
+def _parsed(path: Path) -> Namespace:
+    """The settings of a fit with a strategy added."""
+    arguments = ["fit", "--config", str(ROOT / "configs/fit/demo.yaml"), "--config", str(path)]
+    parsed: list[Namespace] = []
+
+    class Parse(TrainCLI):
+        def instantiate_classes(self) -> None:
+            parsed.append(self.config["fit"])
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            pass
+
+    Parse(Distillation, FitData, subclass_mode_data=True, args=arguments, **TRAINING)
+    return parsed[0]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_strategy_is_added_to_a_fit_by_a_second_config(path: Path) -> None:
+    settings = _parsed(path)
+    assert settings["model"]["base"] == "checkpoints/tiny-dream"
+    chosen = settings["trainer"]["strategy"]
+    if isinstance(chosen, str):
+        assert chosen == path.stem
+        return
+    name = chosen["class_path"].rsplit(".", 1)[1]
+    kind = {k.__name__: k for k in (ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy)}[name]
+    if kind is DeepSpeedStrategy and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    made = kind(**chosen["init_args"].as_dict())
+    assert settings["model"]["shard_base"] == path.stem.endswith("-base")
+    if isinstance(made, DeepSpeedStrategy):
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+        assert made.config is not None
+        checked = DeepSpeedZeroConfig(**made.config["zero_optimization"])
+        assert int(checked.stage) == int(path.stem[-1])

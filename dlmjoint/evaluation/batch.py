@@ -96,7 +96,8 @@ def _generation(
     return Generation.from_json(
         {
             "example_id": trajectory.example_id,
-            "text": base.decode(tokens, trajectory.anchored),
+            # An enumerable base has ids only.
+            "text": "" if base.tokenizer is None else base.decode(tokens, trajectory.anchored),
             "stop": "eos" if ended else "length",
             "prompt": trajectory.prompt.tolist(),
             "tokens": tokens,

@@ -1,6 +1,6 @@
 """Thresholds from recorded exact trajectories: when Prophet may stop, what a token costs a budget."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,20 +14,19 @@ from dlmjoint.decoding.order import entropy
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet, Staged, mean_gap
 from dlmjoint.decoding.turn import Turn
+from dlmjoint.distill.losses import forward_kl
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation import generations
 from dlmjoint.evaluation.metrics.intervals import share
 from dlmjoint.evaluation.records import Score
+from dlmjoint.evaluation.states import BATCH, cells, turns, write_recorded
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
-from dlmjoint.random import Noise
 from dlmjoint.trajectories.store import TrajectoryStore
-from dlmjoint.types import Canvas, Commit, Trajectory
+from dlmjoint.types import Trajectory
 
 LEVELS = 32
 """Thresholds tried per stage: quantiles of the gaps seen in it, and infinity."""
-BATCH = 64
-"""Trajectories replayed together."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,7 @@ def read_recorded(path: Path, most: int) -> list[Trajectory]:
     if path.is_dir():
         found = TrajectoryStore.open(path).trajectories()
     elif path.suffix == ".jsonl" and path.exists():
-        found = [
-            Trajectory(
-                g.example_id,
-                *(torch.tensor(part) for part in (g.prompt, g.tokens, g.order)),
-                log_probs=torch.tensor(g.log_probs, dtype=torch.float64),
-            )
-            for g in generations.read(path)
-        ]
+        found = [generation.trajectory() for generation in generations.read(path)]
     else:
         raise DataError(f"{path} is neither a folder of trajectories nor a generations file")
     if len(found) < 2:
@@ -92,7 +84,7 @@ def replay(
     for start in range(0, len(trajectories), BATCH):
         part = trajectories[start : start + BATCH]
         final = [answer(trajectory) for trajectory in part]
-        for turn in _turns(base, part, policy):
+        for turn in turns(base, part, policy):
             region = prophet.region.cells(turn.canvas)
             gaps.append(mean_gap(turn, region).cpu().numpy())
             prophet.fill(turn, turn.canvas.masked.any(-1), region)
@@ -101,32 +93,6 @@ def replay(
             flips.append(np.array([a != b for a, b in zip(read, final, strict=True)]))
     steps = len(trajectories[0].order)
     return Replay(_rows_by_steps(gaps, steps), _rows_by_steps(flips, steps))
-
-
-def _turns(base: Base, part: list[Trajectory], policy: Policy) -> Iterator[Turn]:
-    """The trajectories' states, one after the other, each with the base's prediction."""
-    length, steps = len(part[0].response), len(part[0].order)
-    blank = base.canvas([trajectory.prompt.tolist() for trajectory in part], length)
-    for step in range(steps):
-        canvas = _at(blank, part, step)
-        yield Turn(
-            base=base,
-            order=policy.order,
-            draw=policy.draw,
-            refine=policy.refine,
-            block_length=None,
-            noise=Noise(0, tuple(t.example_id for t in part)),
-            forward=step,
-            canvas=canvas,
-            prediction=base.predict(canvas),
-        )
-
-
-def _at(blank: Canvas, part: list[Trajectory], step: int) -> Canvas:
-    states = torch.stack([trajectory.state(step, blank.mask_id) for trajectory in part])
-    tokens = blank.tokens.clone()
-    tokens[:, blank.response] = states.to(tokens.device)
-    return replace(blank, tokens=tokens)
 
 
 def _rows_by_steps(found: list[np.ndarray], steps: int) -> np.ndarray:
@@ -224,42 +190,23 @@ def price_per_nat(
     kls, entropies = np.zeros(depth), np.zeros(depth)
     for first in range(0, len(trajectories), BATCH):
         part = trajectories[first : first + BATCH]
-        for start, turn in enumerate(_turns(base, part, policy)):
+        for start, turn in enumerate(turns(base, part, policy)):
             if start % stride:
                 continue
             for j in range(1, min(depth, len(part[0].order) - 1 - start) + 1):
-                _write_recorded(turn, part, start + j - 1)
-                turn.improve(torch.ones(len(part), dtype=torch.bool, device=base.device))
+                write_recorded(turn, part, start + j - 1)
                 exact, drawn = _next_token(base, turn, part, start + j)
-                kls[j - 1] += float(_kl(exact, drawn))
+                kls[j - 1] += float(forward_kl(exact, drawn).sum())
                 entropies[j - 1] += float(entropy(drawn).sum())
     if not (entropies > 0).all():
         raise DataError("the trajectories are shorter than the depth, or the decoder is certain")
     return (kls / entropies).tolist()
 
 
-def _columns(turn: Turn, part: list[Trajectory], step: int) -> tuple[Tensor, Tensor]:
-    rows = torch.arange(len(part), device=turn.canvas.tokens.device)
-    columns = torch.stack([trajectory.order[step] for trajectory in part]).to(rows.device)
-    return rows, columns + turn.canvas.response.start
-
-
-def _write_recorded(turn: Turn, part: list[Trajectory], step: int) -> None:
-    rows, columns = _columns(turn, part, step)
-    tokens = torch.stack([t.response[t.order[step]] for t in part]).to(rows.device)
-    turn.write(Commit(rows, columns, tokens, torch.zeros_like(tokens, dtype=torch.float64)))
-
-
 def _next_token(
     base: Base, turn: Turn, part: list[Trajectory], step: int
 ) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B V"]]:
     """Log-probabilities of the recorded next column: exact, and as the decoder has them."""
-    rows, columns = _columns(turn, part, step)
+    rows, columns = cells(turn, part, step)
     hidden = base.predict(turn.canvas).hidden[rows, columns]
     return turn.draw.log_probs(base.unembed(hidden)), turn.log_probs(rows, columns)
-
-
-def _kl(exact: Float[Tensor, "B V"], drawn: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
-    """Nats, summed over rows; impossible tokens contribute nothing."""
-    difference = (exact - drawn).masked_fill(exact == -torch.inf, 0)
-    return (exact.exp() * difference).sum()

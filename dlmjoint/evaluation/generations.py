@@ -6,7 +6,6 @@ parts into the file. A killed run leaves parts, the next one gathers them first.
 
 import json
 import logging
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +15,6 @@ from dlmjoint.evaluation.records import Generation
 from dlmjoint.provenance import write_text
 
 log = logging.getLogger(__name__)
-
-PROCESS = uuid.uuid4().hex[:12]
-"""Names this process's parts: no two processes ever write one file, not even a process of a killed
-run that does not know it yet and its successor."""
 
 
 class Line(NamedTuple):
@@ -37,9 +32,13 @@ def read(path: Path) -> list[Generation]:
     return [line.generation for line in _lines(path)]
 
 
-def part(path: Path) -> Path:
-    """Where this process writes what belongs into a file."""
-    return path.with_name(f"{path.name}.part-{PROCESS}")
+def part(path: Path, writer: str) -> Path:
+    """Where a process writes what belongs into a file.
+
+    Every process of every run has a name of its own, so no two ever write one file: not even a
+    process of a killed run that does not know it yet and its successor.
+    """
+    return path.with_name(f"{path.name}.part-{writer}")
 
 
 def append(path: Path, generations: Iterable[Generation]) -> None:

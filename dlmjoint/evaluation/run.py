@@ -1,5 +1,6 @@
 """Decoding for an evaluation: every decoder on every task, resumable, shared among processes."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -136,6 +137,7 @@ def _missing(job: Job, prompts: list[list[int]], batch_size: int) -> list[_Batch
 def _decode(base: Base, batches: Sequence[_Batch], processes: Processes) -> None:
     """Decode this process's batches. The first process shows how far its own share is: shares are
     dealt batch by batch, so the others are about as far."""
+    writer = uuid.uuid4().hex
     company = f" (process 1 of {processes.world})" if processes.world > 1 else ""
     with _progress(processes.first) as progress:
         bar = progress.add_task("evaluating", total=sum(len(batch.missing) for batch in batches))
@@ -149,7 +151,7 @@ def _decode(base: Base, batches: Sequence[_Batch], processes: Processes) -> None
                 noise = Noise(batch.job.seed, tuple(batch.ids))
                 made = decode_batch(base, batch.prompts, batch.job.task, policy, noise)
                 kept = [generation for generation in made if generation.example_id in batch.missing]
-                generations.append(generations.part(batch.job.path), kept)
+                generations.append(generations.part(batch.job.path, writer), kept)
                 progress.advance(bar, len(kept))
         if company:
             progress.update(bar, description="waiting for the other processes")

@@ -1,10 +1,15 @@
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.entropy_bound import EntropyBound
@@ -22,6 +27,7 @@ from dlmjoint.evaluation.metrics.mauve import Mauve
 from dlmjoint.evaluation.metrics.nll import NLL, text_nll
 from dlmjoint.evaluation.metrics.trajectory_kl import TrajectoryKL, excess_nats
 from dlmjoint.evaluation.records import Generation, Grade
+from dlmjoint.evaluation.run import run
 from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.random import Noise
 from dlmjoint.tiny.corpus import problem
@@ -128,7 +134,7 @@ def test_agreement_is_whole_for_the_corpus_and_lost_where_an_item_is_exchanged()
 # NLL
 
 
-def test_nll_equals_a_computation_by_hand(judge):
+def test_nll_equals_a_computation_by_hand(judge, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(judge)
     tokenizer = language_judge(judge, "cpu").tokenizer
     texts = ["Tom has 3 eggs.", "", "He finds 4 more and counts them all again.", " é"]
@@ -140,7 +146,7 @@ def test_nll_equals_a_computation_by_hand(judge):
         for place, token in enumerate(ids[1:]):
             total -= log_probs[place, token].item()
             count += 1
-    score = NLL(judge, batch_size=3)(evidence(texts))["nll"]
+    score = NLL(judge, batch_size=3)(evidence(texts, cache=tmp_path))["nll"]
     assert score.value == pytest.approx(total / count, abs=1e-5)
     assert score.n == 4
     assert score.low <= score.value <= score.high
@@ -164,19 +170,52 @@ def test_a_judge_without_a_beginning_of_text_does_not_score_the_first_token(judg
     assert without == with_start - 1
 
 
-def test_a_text_longer_than_the_judge_takes_is_refused_and_not_cut(judge):
+def test_a_text_longer_than_the_judge_takes_is_refused_and_not_cut(judge, tmp_path):
     with pytest.raises(DataError, match="128"):
-        NLL(judge)(evidence(["z" * 400]))
+        NLL(judge)(evidence(["z" * 400], cache=tmp_path))
 
 
-def test_texts_that_are_all_empty_have_no_nll(judge):
+def test_texts_that_are_all_empty_have_no_nll(judge, tmp_path):
     with pytest.raises(DataError, match="empty"):
-        NLL(judge)(evidence(["", ""]))
+        NLL(judge)(evidence(["", ""], cache=tmp_path))
 
 
-def test_a_missing_judge_is_named():
-    with pytest.raises(LoadError, match="no/such/judge"):
-        NLL("no/such/judge")(evidence(["text"]))
+def test_a_missing_judge_is_named_before_anything_is_decoded(base, tmp_path):
+    for metric in (NLL("no/such/judge"), Mauve("no/such/judge", min_n=1)):
+        with pytest.raises(LoadError, match="no/such/judge"):
+            metric(evidence(["text"], ["text"], cache=tmp_path))
+        task = Unconditional(n=1, max_new_tokens=2, metrics=[metric])
+        with pytest.raises(LoadError, match="no/such/judge"):
+            run(base, {"exact": Policy()}, [task], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_judge_said_is_kept_until_the_judge_or_the_texts_change(judge, tmp_path):
+    folder = tmp_path / "judge"
+    shutil.copytree(judge, folder)
+    given = evidence(["Tom has 3 eggs."], cache=tmp_path / "cache")
+    before = NLL(str(folder))(given)["nll"]
+    (kept,) = (tmp_path / "cache").iterdir()
+    np.save(kept, np.array([[1.0], [2.0]]))
+    assert NLL(str(folder))(given)["nll"].value == 0.5  # read, no judge asked
+    assert NLL(str(folder), prompted=True)(given)["nll"].value == 0.5  # empty prompts: the same
+    told = replace(given, prompts=["Ann. "])
+    assert NLL(str(folder), prompted=True)(told)["nll"].value > 1
+    os.utime(folder / "model.safetensors", ns=(0, 0))  # a judge trained again in place
+    language_judge.cache_clear()
+    assert NLL(str(folder))(given)["nll"] == before
+
+
+def test_a_judge_that_does_not_know_a_character_refuses_the_text(judge):
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"Tom": 0, "has": 1, "[UNK]": 2}, "[UNK]")),
+        unk_token="[UNK]",
+    )
+    words.backend_tokenizer.pre_tokenizer = Whitespace()
+    short = replace(language_judge(judge, "cpu"), tokenizer=words)
+    assert short.encode("Tom has") == [0, 1]
+    with pytest.raises(DataError, match="cannot read"):
+        short.encode("Tom hat")
 
 
 # MAUVE

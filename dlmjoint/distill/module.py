@@ -22,7 +22,7 @@ from dlmjoint.distill.objective import Compared, Objective, agreement, cell_loss
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
 from dlmjoint.distill.resume import back_to_the_step, check_same
-from dlmjoint.distill.sharding import shard_base, shard_layer, whole_weights
+from dlmjoint.distill.sharding import shard_base, shard_layer, spare_rotary, whole_weights
 from dlmjoint.distill.start import LastBlock, Start
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
@@ -144,6 +144,7 @@ class Distillation(L.LightningModule):
 
     def configure_model(self) -> None:
         """Spread the layer where the strategy leaves that to the module and gives it a mesh."""
+        spare_rotary(self.trainer.strategy, self.sampler, self.device)
         if self.device_mesh is not None:
             shard_layer(self.sampler, self.device)
 

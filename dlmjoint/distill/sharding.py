@@ -4,6 +4,7 @@ Strategies are told apart by what they make of the weights, never by name.
 """
 
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed import get_world_size, is_available, is_initialized
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -29,6 +30,14 @@ def shard_layer(sampler: JointSampler, device: torch.device) -> None:
     mesh = _all_processes(device)
     fully_shard(sampler.block, mesh=mesh, reshard_after_forward=True)
     fully_shard(sampler, mesh=mesh, reshard_after_forward=True)
+
+
+def spare_rotary(strategy: Strategy, sampler: JointSampler, device: torch.device) -> None:
+    """Keep the layer's rotary table out of FSDP's first version, whose mixed precision rounds buffers
+    where no module is asked; what it does not manage it does not move either."""
+    if isinstance(strategy, FSDPStrategy):
+        strategy.kwargs["ignored_modules"] = [sampler.rotary]
+        sampler.rotary.to(device)
 
 
 def shard_base(network: PreTrainedModel, device: torch.device) -> None:

@@ -96,6 +96,15 @@ class JointSampler(PreTrainedModel):
             for name, buffer in fresh.named_buffers():
                 setattr(module, name, buffer)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "JointSampler":
+        """Moves and casts everything but the rotary table, which moves only: in bfloat16, where some
+        training strategies put a module, its angles are off by whole turns far into a text."""
+        tables = dict(self.rotary.named_buffers())
+        super()._apply(fn, recurse)
+        for name, table in tables.items():
+            setattr(self.rotary, name, table.to(self.rotary.get_buffer(name).device))
+        return self
+
     def forward(
         self,
         embedding: Float[Tensor, "B L D"],

@@ -155,6 +155,16 @@ def test_a_spread_base_is_refused_with_data_that_runs_it(tmp_path: Path) -> None
         trainer.fit(Distillation(BASE, depth=2, shard_base=True), data)
 
 
+def test_a_cast_of_the_layer_leaves_its_rotary_table_as_it_is() -> None:
+    sampler = Distillation(BASE).sampler
+    table = sampler.rotary.get_buffer("inv_freq").clone()
+    sampler.bfloat16()
+    assert sampler.project.weight.dtype == torch.bfloat16
+    assert torch.equal(sampler.rotary.get_buffer("inv_freq"), table)
+    sampler.to("meta")
+    assert sampler.rotary.get_buffer("inv_freq").is_meta
+
+
 def test_muon_refuses_weights_in_flat_shards() -> None:
     flat = [torch.nn.Parameter(torch.zeros(6))]
     with pytest.raises(ConfigError, match="flat shards"):

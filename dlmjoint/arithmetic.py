@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from dlmjoint.decoding.turn import CHUNK
+from dlmjoint.decoding.draw import CHUNK
 from dlmjoint.distill.chunked import GPU_LOGITS
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import torch_dtype

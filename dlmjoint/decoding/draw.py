@@ -1,6 +1,6 @@
 """Which token there: forbidden ids, temperature, top-p. The one place where ids are forbidden."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,10 @@ from torch import Tensor
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
+
+CHUNK = 1 << 24
+"""Logits worked on at once. In float64, with what log-softmax, entropies and noise need beside them,
+that is at most 32 bytes each: 0.5 GiB. The head is read once per chunk: 110 cells of 152,064 words."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Draw:
     def log_probs(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
         """Normalised log-probabilities in float64: at float32 a peaked distribution's entropy is
         rounding error, and orders would depend on the batch."""
-        logits = forbid(logits.double(), self.forbid)
-        if self.temperature > 0:
-            logits = logits / self.temperature
+        logits = forbid(logits, self.forbid).double()
+        if self.temperature not in (0, 1):
+            logits /= self.temperature
         if self.top_p < 1:
             logits = _nucleus(logits, self.top_p)
         return logits.log_softmax(-1)
@@ -55,8 +59,17 @@ class Draw:
         """One token per cell; `columns` count from the response's first."""
         if self.temperature == 0:
             return log_probs.argmax(-1)
-        gumbel = noise.gumbel(rows, columns, log_probs.shape[-1])
-        return (log_probs + gumbel.to(log_probs.device)).argmax(-1)
+        tokens = torch.empty_like(rows)
+        for part in in_parts(len(rows), log_probs.shape[-1]):
+            perturbed = noise.gumbel(rows[part], columns[part], log_probs.shape[-1])
+            tokens[part] = perturbed.to(log_probs.device).add_(log_probs[part]).argmax(-1)
+        return tokens
+
+
+def in_parts(cells: int, vocab_size: int) -> Iterator[slice]:
+    """Slices of so many cells, each of at most `CHUNK` logits and at least one cell's."""
+    step = max(1, CHUNK // vocab_size)
+    return (slice(first, first + step) for first in range(0, cells, step))
 
 
 def forbid(

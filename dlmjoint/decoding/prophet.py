@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlmjoint.decoding.draw import in_parts
 from dlmjoint.decoding.early import EarlyCommit, Fill, OneShot
-from dlmjoint.decoding.turn import CHUNK, Turn
+from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.types import Canvas
 
@@ -201,7 +202,7 @@ def mean_gap(turn: Turn, cells: Bool[Tensor, "B L"]) -> Float[Tensor, " B"]:
     cells already written count too (Algorithm 1)."""
     rows, columns = cells.nonzero(as_tuple=True)
     gaps = torch.zeros(cells.shape, dtype=torch.float64, device=cells.device)
-    for part in torch.arange(len(rows)).split(max(1, CHUNK // turn.base.vocab_size)):
+    for part in in_parts(len(rows), turn.base.vocab_size):
         some = rows[part], columns[part]
         best = turn.base.unembed(turn.prediction.hidden[some]).float().topk(2, dim=-1).values
         gaps[some] = (best[:, 0] - best[:, 1]).double()

@@ -6,15 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.draw import Draw, in_parts
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Commit, Prediction
-
-CHUNK = 1 << 24
-"""Logits held at once while ranking columns: 128 MiB in float64."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,10 @@ class Turn:
     def fill(self, cells: Bool[Tensor, "B L"]) -> Commit:
         """Write the most probable token into every one of these cells."""
         rows, columns = cells.nonzero(as_tuple=True)
-        log_probs, tokens = self.log_probs(rows, columns).max(-1)
+        tokens = torch.empty_like(rows)
+        log_probs = torch.empty_like(rows, dtype=torch.float64)
+        for part in in_parts(len(rows), self.base.vocab_size):
+            log_probs[part], tokens[part] = self._log_probs(rows[part], columns[part]).max(-1)
         return self.write(Commit(rows, columns, tokens, log_probs, "fill"))
 
     def write(self, commit: Commit) -> Commit:
@@ -118,7 +118,17 @@ class Turn:
     def log_probs(
         self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]
     ) -> Float[Tensor, "C V"]:
-        """What some cells' tokens are drawn from."""
+        """What some cells' tokens are drawn from; for as many as are written at once, one per row."""
+        found = torch.empty(
+            (len(rows), self.base.vocab_size), dtype=torch.float64, device=rows.device
+        )
+        for part in in_parts(*found.shape):
+            found[part] = self._log_probs(rows[part], columns[part])
+        return found
+
+    def _log_probs(
+        self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]
+    ) -> Float[Tensor, "C V"]:
         return self.draw.log_probs(self.base.unembed(self.prediction.hidden[rows, columns]))
 
     def constant(self, cells: Bool[Tensor, "B L"], tokens: Int[Tensor, "B 1"]) -> Commit:
@@ -149,12 +159,12 @@ class Turn:
     def _rank_all(self, cells: Bool[Tensor, "B L"]) -> None:
         """Rank the cells that were not ranked since the prediction changed.
 
-        Only these are unembedded, and no more than `CHUNK` logits exist at a time.
+        Only these are unembedded, and no more than `draw.CHUNK` logits exist at a time.
         """
         rows, columns = (cells & ~self._ranked).nonzero(as_tuple=True)
-        for part in torch.arange(len(rows)).split(max(1, CHUNK // self.base.vocab_size)):
+        for part in in_parts(len(rows), self.base.vocab_size):
             some, places = (rows[part], columns[part]), columns[part] - self.canvas.response.start
-            ranks = self.order.rank(self.log_probs(*some), some[0], places, self.noise)
+            ranks = self.order.rank(self._log_probs(*some), some[0], places, self.noise)
             self._rank[some] = ranks.double()
         self._ranked |= cells
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from dlmjoint.arithmetic import Setting, bytes_read, decode_flops, measure
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation import judge
 from dlmjoint.evaluation.aup import Point, area, aup, families
 from dlmjoint.evaluation.batch import decode_batch
 from dlmjoint.evaluation.cost import Machine, cost
+from dlmjoint.evaluation.metrics.depth import Depth
 from dlmjoint.evaluation.metrics.values import Flags, Ratios
 from dlmjoint.evaluation.plan import limited
 from dlmjoint.evaluation.run import run
@@ -227,10 +230,30 @@ def test_a_guide_beside_the_base_has_no_arithmetic(base):
 def scored(base, setup, sampler, tmp_path_factory):
     """Three decoders, three tasks, one of them graded and drawn."""
     run_dir = tmp_path_factory.mktemp("runs") / "pairs"
-    decoders = setup.decoders | {"joint-k4": Policy(4, refine=Joint(sampler))}
+    sampler.save_pretrained(run_dir.parent / "sampler")
+    decoders = setup.decoders | {"joint-k4": Policy(4, refine=Trained(run_dir.parent / "sampler"))}
     drawn = replace(setup.word_problems, name="drawn", draw=Draw())
-    run(base, decoders, [*setup.tasks, drawn], run_dir)
-    return score(run_dir, base=base, decoders=decoders)
+    deep = [*setup.unconditional.metrics, Depth(depth=2)]
+    free = replace(setup.unconditional, metrics=deep)
+    run(base, decoders, [free, setup.word_problems, drawn], run_dir)
+    return score(run_dir, base=base)
+
+
+def test_a_run_is_scored_again_without_base_judge_or_sampler(scored, monkeypatch):
+    """What a GPU was needed for is in the cache: here nothing can be loaded."""
+
+    def refused(*_, **__):
+        raise AssertionError("nothing here loads a model")
+
+    monkeypatch.setattr(judge, "_load", refused)
+    monkeypatch.setattr("dlmjoint.evaluation.score.load_base", refused)
+    monkeypatch.setattr("dlmjoint.evaluation.score.load_models", refused)
+    judge.language_judge.cache_clear()
+    judge.feature_judge.cache_clear()
+    again = score(Path(scored["provenance"]["settings"]["run_dir"]))
+    assert {key: again[key] for key in again if key != "provenance"} == {
+        key: scored[key] for key in scored if key != "provenance"
+    }
 
 
 def numbers(value, where=""):
@@ -263,14 +286,15 @@ def test_every_decoder_is_compared_with_the_first_on_every_metric_of_examples(sc
     assert set(pairs) == {"unconditional", "word_problems", "drawn"}
     assert set(pairs["word_problems"]) == {"accuracy", "answered"}
     assert "mauve" not in pairs["unconditional"]
-    assert {"nll", "trajectory_kl", "agreement_item"} < set(pairs["unconditional"])
+    assert {"nll", "trajectory_kl", "agreement_item", "kl@2"} < set(pairs["unconditional"])
     for metrics in pairs.values():
         for metric, comparisons in metrics.items():
             assert [(one["a"], one["b"]) for one in comparisons] == [
                 ("exact", "marginals-k4"),
                 ("exact", "joint-k4"),
             ]
-            expected = "bootstrap" if metric in ("nll", "trajectory_kl") else "mcnemar"
+            flagged = metric in ("accuracy", "answered") or metric.startswith("agreement_")
+            expected = "mcnemar" if flagged else "bootstrap"
             assert {one["test"] for one in comparisons} == {expected}
             assert all(0 < one["p_value"] <= 1 for one in comparisons)
 

@@ -9,6 +9,8 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation import generations
 from dlmjoint.evaluation.run import run
+from dlmjoint.evaluation.sharding import Processes, launch
+from tests.evaluation.test_metrics import generation
 
 
 class PulledPlugError(Exception):
@@ -92,6 +94,65 @@ def test_complete_lines_are_kept_and_a_half_written_one_is_redone(
     kept = before.splitlines()[:-1]
     assert path.read_bytes().splitlines()[:-1] == kept  # times too: not decoded again
     assert contents(tmp_path) == contents(whole)
+
+
+def test_parts_are_gathered_by_example_whatever_state_a_kill_left_them_in(tmp_path, caplog):
+    path = tmp_path / "task.jsonl"
+    lines = [generation(f"text {i}", example_id=i) for i in range(6)]
+    generations.append(path, lines[2:3])
+    generations.append(generations.part(path, "b"), [lines[5], lines[0]])
+    generations.append(generations.part(path, "a"), [lines[2], lines[1], lines[4]])
+    with generations.part(path, "a").open("r+b") as file:
+        file.truncate(generations.part(path, "a").stat().st_size - 3)  # half of example 4
+    with caplog.at_level(logging.WARNING):
+        generations.gather(path)
+    assert "line 3 is half written" in caplog.text
+    assert generations.read(path) == [lines[i] for i in (0, 1, 2, 5)]
+    assert [each.name for each in tmp_path.iterdir()] == ["task.jsonl"]
+    before = path.stat().st_mtime_ns
+    generations.gather(path)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_gathering_that_is_killed_before_it_is_tidy_repeats_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "task.jsonl"
+    lines = [generation(f"text {i}", example_id=i) for i in range(3)]
+    generations.append(generations.part(path, "a"), lines)
+
+    def unplugged(*_, **__):
+        raise PulledPlugError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "unlink", unplugged)
+        with pytest.raises(PulledPlugError):
+            generations.gather(path)
+    assert len(list(tmp_path.iterdir())) == 2
+    generations.gather(path)
+    assert generations.read(path) == lines
+    assert [each.name for each in tmp_path.iterdir()] == ["task.jsonl"]
+
+
+def test_shares_are_disjoint_and_together_everything():
+    items = list(range(11))
+    shares = [Processes(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_whose_launcher_is_gone_stops_and_the_first_goes_on():
+    Processes(1, 2).stop_if_orphaned()
+    Processes(0, 2, parent=-1).stop_if_orphaned()
+    with pytest.raises(SystemExit, match="gone"):
+        Processes(1, 2, parent=-1).stop_if_orphaned()
+
+
+def test_processes_that_do_not_agree_with_what_was_started_are_refused(monkeypatch):
+    assert launch("cpu") == Processes(device="cpu")
+    with pytest.raises(ConfigError, match="say cuda"):
+        launch("cuda:1", 2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="4 processes were started"):
+        launch("cpu")
 
 
 def test_a_spoilt_line_in_the_middle_is_refused(tmp_path):

@@ -7,9 +7,9 @@ from rich.console import Console
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
-from dlmjoint.evaluation.compare import compare as compare_runs
 from dlmjoint.evaluation.plan import check, limited
 from dlmjoint.evaluation.recipes import Expected, show, show_plan
+from dlmjoint.evaluation.report import compare as compare_runs
 from dlmjoint.evaluation.report import report
 from dlmjoint.evaluation.run import REFERENCE_SEED, run, with_guides_alone
 from dlmjoint.evaluation.score import score as score_run
@@ -17,7 +17,7 @@ from dlmjoint.evaluation.sharding import launch
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import Loading, load_base
-from dlmjoint.provenance import provenance, write_json, write_text
+from dlmjoint.provenance import provenance, write_json
 
 
 def evaluate(
@@ -111,12 +111,12 @@ def compare(runs: list[Path], output: Path | None = None) -> None:
 
     Args:
         runs: folders of evaluations.
-        output: also write the table there, as Markdown.
+        output: a folder; table.md and the report.html of all runs are written there.
     """
-    table = compare_runs(runs)
+    console = Console()
+    console.print(compare_runs(runs, output).rich())
     if output is not None:
-        write_text(output, table.markdown())
-    Console().print(table.rich())
+        console.print(output / "report.html", soft_wrap=True)
 
 
 def calibrate(

@@ -1,92 +1,162 @@
 """Quality against speed, one line per family of decoders."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from dlmjoint.evaluation.table import heading
 
 PANELS = ("mauve", "agreement_item", "accuracy")
-"""Metrics drawn, where they were measured."""
+"""Metrics of the picture, where they were measured."""
 
-COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#0f7b6c", "#ad1a72", "#64473a")
+COLOURS = ("#0b6e99", "#c75d00", "#6940a5", "#0f7b6c", "#ad1a72", "#64473a", "#8a7300", "#4d5b8c")
 """One per family, told apart by readers with a colour vision deficiency too (and by marker)."""
 MARKERS = "osD^vP"
+INK, SOFT, LINE, PAPER = "#1d2329", "#5c6770", "#dde2e6", "#ffffff"
+"""Of texts, of what stands back, of rules, of the ground."""
+SIZE = (4.6, 3.5)
+"""Of a panel, in inches."""
+
+Rows = Mapping[str, Mapping[str, Any]]
+"""Decoders' parts of one or several scores.json."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A decoder's metric at its speed."""
+
+    decoder: str
+    speed: float
+    value: float
+    low: float
+    high: float
+    n: int | None
+    """None for a cost, which has no interval either."""
 
 
 def draw_quality(scores: Mapping[str, Any], path: Path) -> bool:
     """Write a PNG; False if none of the panels' metrics was measured."""
-    keys = [
-        (task, metric)
-        for metric in PANELS
-        for task in _tasks(scores)
-        if any(metric in part["tasks"].get(task, {}) for part in scores["decoders"].values())
-    ]
+    rows = scores["decoders"]
+    keys = [key for metric in PANELS for key in measured(rows) if key[1] == metric]
     if not keys:
         return False
-    figure = Figure(figsize=(4.6 * len(keys), 3.6), layout="constrained")
+    figure = Figure(figsize=(SIZE[0] * len(keys), SIZE[1]), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for axes, (task, metric) in zip(
         figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True
     ):
-        _panel(axes, scores, task, metric)
+        ceiling = scores["ceiling"].get(task, {}).get(metric)
+        families = points(rows, task, metric)
+        draw(axes, families, list(families), ceiling)
+        axes.set_title(titled(task, metric), fontsize=10, loc="left")
+        axes.set_xlabel("tokens per base forward")
+        axes.legend(frameon=False, fontsize=9)
     canvas.print_png(str(path))
     return True
 
 
 def family(decoder: str) -> str:
-    """The name up to its K: `joint-k4` is of the family `joint`."""
-    return re.sub(r"-k\d+.*$", "", decoder)
+    """The name without its K: `joint-k4` is of the family `joint`, `joint-k4+cache` of
+    `joint+cache`."""
+    return re.sub(r"-k\d+(?!\d)", "", decoder, count=1)
 
 
-def _panel(axes: Axes, scores: Mapping[str, Any], task: str, metric: str) -> None:
-    ceiling = scores["ceiling"].get(task, {}).get(metric)
-    if ceiling is not None:
-        axes.axhline(ceiling["value"], color="0.5", lw=1, ls="--", label="ceiling")
-        axes.axhspan(ceiling["low"], ceiling["high"], color="0.5", alpha=0.12, lw=0)
-    for index, (name, points) in enumerate(_families(scores, task, metric).items()):
-        speeds, values = [p[0] for p in points], [p[1]["value"] for p in points]
-        below = [p[1]["value"] - p[1]["low"] for p in points]
-        above = [p[1]["high"] - p[1]["value"] for p in points]
-        axes.errorbar(
-            speeds,
-            values,
-            yerr=[below, above],
-            label=name,
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
-            ms=5,
-            lw=1.6,
-            capsize=3,
+def measured(rows: Rows) -> list[tuple[str, str]]:
+    """Every task and metric that some decoder has."""
+    return list(
+        dict.fromkeys(
+            (task, metric)
+            for part in rows.values()
+            for task, metrics in part["tasks"].items()
+            for metric in metrics
         )
+    )
+
+
+def titled(task: str, metric: str) -> str:
+    """What a panel is about."""
     title = heading(metric) + (" agreement" if metric.startswith("agreement_") else "")
-    axes.set_title(f"{title} ({task.replace('_', ' ')})", fontsize=10, loc="left")
-    axes.set_xlabel("tokens per base forward")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.12)
-    axes.grid(alpha=0.25, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    return f"{title} ({task.replace('_', ' ')})"
 
 
-def _families(
-    scores: Mapping[str, Any], task: str, metric: str
-) -> dict[str, list[tuple[float, dict[str, float]]]]:
-    """Points (tokens per forward, score) of every family, slow to fast."""
-    found: dict[str, list[tuple[float, dict[str, float]]]] = {}
-    for name, part in scores["decoders"].items():
+def points(
+    rows: Rows, task: str, metric: str, cost: str = "tokens_per_forward"
+) -> dict[str, list[Point]]:
+    """The decoders that were measured, by family, slow to fast by some cost."""
+    found: dict[str, list[Point]] = {}
+    for name, part in rows.items():
         score = part["tasks"].get(task, {}).get(metric)
         if score is not None:
-            speed = part["cost"]["tokens_per_forward"]
-            found.setdefault(family(name), []).append((speed, score))
-    return {name: sorted(points, key=lambda p: p[0]) for name, points in found.items()}
+            point = Point(name, part["cost"][cost], **score)
+            found.setdefault(family(name), []).append(point)
+    return {name: sorted(some, key=lambda p: p.speed) for name, some in found.items()}
 
 
-def _tasks(scores: Mapping[str, Any]) -> Sequence[str]:
-    return list(dict.fromkeys(t for part in scores["decoders"].values() for t in part["tasks"]))
+def draw(
+    axes: Axes,
+    families: Mapping[str, Sequence[Point]],
+    styles: Sequence[str],
+    ceiling: Mapping[str, float] | None = None,
+    logarithmic: bool = False,
+) -> None:
+    """Draw families with their intervals; `styles` says which family has which colour and marker.
+
+    Everything drawn of a family is labelled for who works on the picture: `s3-line` and `s3-bars`,
+    and `s3-p0` for its first point.
+    """
+    if ceiling is not None:
+        low, high = ceiling["low"], ceiling["high"]
+        axes.axhline(ceiling["value"], color=SOFT, lw=1, ls="--", label="ceiling", gid="ceiling")
+        axes.axhspan(low, high, color=SOFT, alpha=0.12, lw=0, gid="ceiling-band")
+    for name, some in families.items():
+        number = styles.index(name)
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[number % len(MARKERS)]
+        speeds, values = [p.speed for p in some], [p.value for p in some]
+        lows, highs = [p.low for p in some], [p.high for p in some]
+        axes.plot(speeds, values, color=colour, lw=1.6, gid=f"s{number}-line")
+        axes.vlines(speeds, lows, highs, color=colour, lw=1.4, gid=f"s{number}-bars")
+        for place, point in enumerate(some):
+            axes.plot(
+                [point.speed],
+                [point.value],
+                color=colour,
+                marker=marker,
+                ms=5.5,
+                mec=PAPER,
+                mew=0.7,
+                ls="none" if len(some) == 1 or place else "-",
+                label=name if place == 0 else None,
+                gid=f"s{number}-p{place}",
+                zorder=3,
+            )
+    if logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.margins(x=0.08)
+    axes.grid(color=LINE, lw=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=SOFT, labelsize=9)
+    axes.xaxis.label.set_color(SOFT)
+    axes.xaxis.label.set_fontsize(9.5)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+
+
+def labelled(
+    styles: Sequence[str], families: Mapping[str, Sequence[Point]]
+) -> Iterator[tuple[str, Point]]:
+    """Every point with the label it was drawn under."""
+    for name, some in families.items():
+        for place, point in enumerate(some):
+            yield f"s{styles.index(name)}-p{place}", point

@@ -1,8 +1,8 @@
-"""scores.json as rows and columns, drawn for the terminal, for Markdown or for HTML."""
+"""scores.json as rows and columns, drawn for the terminal or in Markdown; `report` makes a page of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,15 +15,39 @@ DETAILS = ("agreement_grammar", "agreement_faithful", "answered")
 TITLES = {"mauve": "MAUVE", "nll": "NLL", "trajectory_kl": "trajectory KL"}
 """Headings that are not simply the metric's name."""
 
-COST_TITLES = {
-    "base_forwards": "base forwards",
-    "columns": "columns computed",
-    "sampler_passes": "sampler passes",
-    "guide_passes": "guide passes",
-    "tokens_per_forward": "tokens / forward",
-    "tokens_per_second": "tokens / s",
+LOWER = {"nll", "kl", "perplexity", "bits", "variation"}
+"""A metric with one of these words in its name is the better the lower it is; any other the higher."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How a cost of scores.json is shown."""
+
+    title: str
+    counted: bool = False
+    """A total over the examples: shown per example, so that runs of different size compare."""
+    unit: float = 1.0
+    """How much one of what is shown is."""
+    better: int = -1
+    """1: the higher the better; -1: the lower; 0: it is only one way to spend."""
+
+
+COST = {
+    "base_forwards": Cost("base forwards", counted=True),
+    "columns": Cost("columns computed", counted=True),
+    "sampler_passes": Cost("sampler passes", counted=True, better=0),
+    "guide_passes": Cost("guide passes", counted=True, better=0),
+    "tokens_per_forward": Cost("tokens / forward", better=1),
+    "tokens_per_second": Cost("tokens / s", better=1),
+    "text_tokens_per_second": Cost("text tokens / s", better=1),
+    "latency_p50": Cost("latency, median, s"),
+    "latency_p90": Cost("latency, 90 %, s"),
+    "latency_p99": Cost("latency, 99 %, s"),
+    "flops": Cost("GFLOP", counted=True, unit=1e9),
+    "bytes": Cost("GB of weights read", counted=True, unit=1e9),
+    "peak_bytes": Cost("peak memory, GB", unit=1e9),
 }
-"""Headings of costs."""
+"""Every cost a table may have, in this order."""
 
 SHORT = {
     "arithmetic": "arith",
@@ -49,27 +73,49 @@ class Cell:
         return _digits(self.value)
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval; None without one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def half_width(self) -> str:
         """The longer side of the interval, where there is little room."""
-        if self.low is None or self.high is None:
+        if self.bounds is None:
             return ""
-        return f"±{max(self.high - self.value, self.value - self.low):.2f}"
+        low, high = self.bounds
+        return f"±{max(high - self.value, self.value - low):.2f}"
 
     @property
     def interval(self) -> str:
         """`low to high`, empty without an interval."""
-        if self.low is None or self.high is None:
-            return ""
-        return f"{_digits(self.low)}–{_digits(self.high)}"
+        return "" if self.bounds is None else "–".join(map(_digits, self.bounds))
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column is about."""
+
+    title: str
+    key: str
+    """The metric or cost, as in scores.json."""
+    task: str | None
+    """None for a cost: that is of all tasks together."""
+    better: int
+    """1: the higher the better; -1: the lower; 0: neither."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One row per decoder; a cell that was not measured is None."""
 
-    headings: list[str]
+    columns: list[Column]
     names: list[str]
     cells: list[list[Cell | None]]
+
+    @property
+    def headings(self) -> list[str]:
+        """The columns' titles."""
+        return [column.title for column in self.columns]
 
     def rich(self) -> RichTable:
         """For the terminal, 80 columns if need be: half-widths of the intervals under the values."""
@@ -88,20 +134,13 @@ class Table:
             lines.append([name, *map(_markdown_cell, row)])
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
-    def html(self) -> str:
-        """A `<table>` element."""
-        head = "".join(f"<th>{escape(heading)}</th>" for heading in ["decoder", *self.headings])
-        body = "".join(
-            f"<tr><th>{escape(name)}</th>{''.join(map(_html_cell, row))}</tr>"
-            for name, row in zip(self.names, self.cells, strict=True)
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
-
+CEILING = "(ceiling)"
+"""The row of a perfect decoder's scores."""
 SPEED = ("tokens_per_forward", "tokens_per_second")
 """The costs every table has."""
 COSTS = ("base_forwards", "columns", "sampler_passes", "guide_passes", *SPEED)
-"""Everything a decoding spends; counts are per example."""
+"""What a decoding spends; counts are per example."""
 
 
 def table_of(
@@ -129,25 +168,35 @@ def table_of(
         + [_cost_cell(part, key) for key in costs]
         for part in rows.values()
     ]
-    headings = [*_headings(keys), *(COST_TITLES[key] for key in costs)]
-    return Table(headings, list(rows), cells)
+    columns = [*_columns(keys), *(Column(COST[k].title, k, None, COST[k].better) for k in costs)]
+    return Table(columns, list(rows), cells)
 
 
 def _rows(content: Mapping[str, Any]) -> dict[str, Any]:
     """The decoders and, where there is one, the ceiling as a row of its own."""
     rows = dict(content["decoders"])
     if content["ceiling"]:
-        rows["(ceiling)"] = {"tasks": content["ceiling"], "cost": {}}
+        rows[CEILING] = {"tasks": content["ceiling"], "cost": {}}
     return rows
 
 
-def _headings(keys: Sequence[tuple[str, str]]) -> list[str]:
-    """Metric names, with the task where two tasks have the metric."""
+def _columns(keys: Sequence[tuple[str, str]]) -> list[Column]:
+    """Titles name the task where two tasks have the metric."""
     metrics = [metric for _, metric in keys]
     return [
-        heading(metric) + (f" ({task})" if metrics.count(metric) > 1 else "")
+        Column(
+            heading(metric) + (f" ({task})" if metrics.count(metric) > 1 else ""),
+            metric,
+            task,
+            direction(metric),
+        )
         for task, metric in keys
     ]
+
+
+def direction(metric: str) -> int:
+    """1 if more of a metric is better, -1 if less is."""
+    return -1 if LOWER.intersection(re.split(r"[^a-z]+", metric.lower())) else 1
 
 
 def heading(metric: str) -> str:
@@ -160,11 +209,11 @@ def _cell(score: Mapping[str, float] | None) -> Cell | None:
 
 
 def _cost_cell(part: Mapping[str, Any], key: str) -> Cell | None:
-    """Counts per example: those of two runs of different size compare."""
     cost = part["cost"]
     if key not in cost:
         return None
-    return Cell(cost[key] if key in SPEED else cost[key] / cost["examples"])
+    shared = cost["examples"] if COST[key].counted else 1
+    return Cell(cost[key] / shared / COST[key].unit)
 
 
 def _rich_cell(cell: Cell | None) -> Text:
@@ -180,13 +229,6 @@ def _markdown_cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
     return f"{cell.text} ({cell.interval})" if cell.interval else cell.text
-
-
-def _html_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return "<td></td>"
-    interval = f"<small>{cell.interval}</small>" if cell.interval else ""
-    return f"<td>{cell.text}{interval}</td>"
 
 
 def _digits(value: float) -> str:

@@ -1,7 +1,7 @@
 """Decodings in a page: every step of it can be looked at."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,12 @@ def steps_of(
             "id": entry.token,
         }
         columns[entry.step].append(entry.column)
+    made = spans(speller, start, written, last)
     anchors = {ANCHOR: "fixed beforehand"} if any(one is not None for one in start) else {}
     return {
         "writers": WRITERS | anchors,
         "prompt": [{"text": piece.text, "kind": piece.kind} for piece in prompt],
-        "spans": [
-            asdict(span.piece) | {"born": span.born, "gone": span.gone}
-            for span in spans(speller, start, written, last)
-        ],
+        "spans": [vars(s.piece) | {"born": s.born, "gone": s.gone} for s in made],
         "tokens": tokens,
         "steps": [{"columns": each} for each in columns],
     }

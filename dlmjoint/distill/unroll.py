@@ -13,9 +13,13 @@ from dlmjoint.models.joint import JointSampler
 from dlmjoint.types import Canvas, Trajectory
 
 
-@dataclass(frozen=True)
+@dataclass
 class UnrollBatch:
-    """Windows of W consecutive states: state w + 1 is state w with one more token."""
+    """Windows of W consecutive states: state w + 1 is state w with one more token.
+
+    Nothing here changes one, but Lightning casts batches field by field under FSDP and DeepSpeed and
+    refuses frozen ones.
+    """
 
     states: Int[Tensor, "B W L"]
     attends: Bool[Tensor, "B L"]

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from dlmjoint.bench.random_base import published_names
+from dlmjoint.bench.random_base import is_published, published_names
 from dlmjoint.bench.suite import Setting, Suite, find_suite
 from dlmjoint.bench.table import table_of
 from dlmjoint.errors import ConfigError
@@ -19,7 +19,7 @@ TINY = "checkpoints/tiny-dream"
 
 
 def bench(
-    suite: str = "full-size",
+    suite: str = "all",
     models: list[str] | None = None,
     batch_sizes: list[int] | None = None,
     lengths: list[int] | None = None,
@@ -33,11 +33,14 @@ def bench(
     """Measure speed and memory side by side in one run.
 
     Args:
-        suite: which measurements; `full-size` loads, decodes and trains.
+        suite: `all` compares with the paper's way: `fit`, `kl`, `decode`, `generate` and `storage`,
+            each a suite of its own too; `full-size` loads, decodes and trains.
         models: folders, hub ids, or `dream-7b` and `llada-8b`, which are written with random weights
-            of that size; both on a GPU, the tiny base on a CPU by default.
-        batch_sizes: rows decoded together; 1, 4 and 16 by default.
-        lengths: canvas columns; 128 and 512 by default.
+            of that size, `dream-7b:2` with its first two layers; by default both on a GPU (Dream
+            alone for comparisons), the tiny base on a CPU.
+        batch_sizes: rows decoded, or windows trained on, together; 16 by default, for `full-size` 1,
+            4 and 16.
+        lengths: canvas columns, cut to what a model holds; 128 by default, for `full-size` also 512.
         forwards: base forwards measured per point, rather than whole responses.
         repeats: of every point, all decoders in turn, and training steps per batch size; one more,
             unmeasured, comes first.
@@ -56,11 +59,11 @@ def bench(
     # A folder of its own: whatever is in the workdir stays as it is.
     with tempfile.TemporaryDirectory(dir=workdir) as temporary:
         setting = Setting(
-            models=_known(models or (published_names() if on_gpu else [TINY])),
+            models=_known(models or (list(chosen.full_size) if on_gpu else [TINY])),
             batch_sizes=_at_least(
-                "batch_sizes", [1, 4, 16] if batch_sizes is None else batch_sizes
+                "batch_sizes", list(chosen.batch_sizes) if batch_sizes is None else batch_sizes
             ),
-            lengths=_at_least("lengths", [128, 512] if lengths is None else lengths, 2),
+            lengths=_at_least("lengths", list(chosen.lengths) if lengths is None else lengths, 2),
             forwards=_at_least("forwards", [forwards])[0],
             repeats=_at_least("repeats", [repeats])[0],
             device=device or ("cuda" if on_gpu else "cpu"),
@@ -95,7 +98,7 @@ def _without_gpu(setting: Setting) -> str:
 def _known(models: list[str]) -> list[str]:
     """The models, if each may be one; a hub id has an owner and a name."""
     for model in models:
-        if model not in published_names() and "/" not in model and not Path(model).is_dir():
+        if not is_published(model) and "/" not in model and not Path(model).is_dir():
             raise ConfigError(
                 f"there is no model {model!r}: give a folder, a hub id (owner/name) or one of "
                 f"{published_names()}"

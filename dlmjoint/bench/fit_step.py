@@ -14,13 +14,12 @@ from dlmjoint.bench.measure import (
     restart_device_peak,
     within_memory,
 )
+from dlmjoint.bench.random_trajectories import random_store
 from dlmjoint.bench.suite import Setting
 from dlmjoint.decoding.tally import clock
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
-from dlmjoint.models.transformer import TransformerBase
-from dlmjoint.trajectories.store import Manifest, TrajectoryStore
-from dlmjoint.types import Trajectory
+from dlmjoint.trajectories.store import TrajectoryStore
 
 LENGTH = 128
 """Columns of the training step, as in ADJUST's unconditional recipe; fewer if the base has fewer."""
@@ -60,7 +59,8 @@ def fit_points(
 ) -> Iterator[dict[str, Any]]:
     """A record per batch size: seconds of a training step, peak memory, parameters trained."""
     module = Distillation(str(folder), dtype=setting.dtype, depth=WINDOW - 1)
-    store = _random_trajectories(module.base, setting.workdir / "trajectories")
+    length = min(LENGTH, module.base.max_length) - 1
+    store = random_store(module.base, setting.workdir / "trajectories", EXAMPLES, length)
     trained = sum(p.numel() for p in module.sampler.parameters() if p.requires_grad)
     for batch_size in setting.batch_sizes:
         note(f"{folder.name}: {setting.repeats} training steps of {batch_size} windows")
@@ -101,39 +101,3 @@ def _train(
     )
     trainer.fit(module, TrajectoryData(store.folder, batch_size=batch_size, window=WINDOW))
     return Measured(times.seconds[1:], 1, device_peak_bytes(device))
-
-
-def _random_trajectories(base: TransformerBase, folder: Path) -> TrajectoryStore:
-    """A folder of trajectories whose tokens and orders are random."""
-    generator = torch.Generator().manual_seed(0)
-    length = min(LENGTH, base.max_length) - 1
-    manifest = Manifest(
-        base=base.name,
-        base_revision=base.revision,
-        base_fingerprint=base.fingerprint,
-        mask_id=base.mask_id,
-        eos_id=base.eos_id,
-        pad_id=base.pad_id,
-        policy="random tokens",
-        seed=0,
-        max_new_tokens=length,
-        num_examples=EXAMPLES,
-        shard_size=EXAMPLES,
-        prompts="random",
-    )
-    store = TrajectoryStore.create(folder, manifest)
-    below = min(base.vocab_size, 1000) // 2  # plain tokens: special ones have the last ids
-    store.write(
-        0,
-        [
-            Trajectory(
-                example_id=example,
-                prompt=torch.tensor([base.eos_id]),
-                response=torch.randint(below, (length,), generator=generator),
-                order=torch.randperm(length, generator=generator),
-                log_probs=torch.zeros(length, dtype=torch.float64),
-            )
-            for example in range(EXAMPLES)
-        ],
-    )
-    return store

@@ -21,13 +21,12 @@ from dlmjoint.bench.measure import (
     spread,
     within_memory,
 )
-from dlmjoint.bench.random_base import published_config, published_names, write_random_base
+from dlmjoint.bench.random_base import folder_of, is_published
 from dlmjoint.bench.suite import Setting, Suite
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.tally import clock
-from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
@@ -49,25 +48,18 @@ class FullSize(Suite):
     """Load, exact and parallel decoding, training steps."""
 
     name = "full-size"
+    batch_sizes = (1, 4, 16)
+    lengths = (128, 512)
+    full_size = ("dream-7b", "llada-8b")
 
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
         """A record for the loading of each model, for each batch size and length, and for training."""
         for model in setting.models:
-            folder = _folder(model, setting, note)
+            folder = folder_of(model, setting, note)
             for record in _points(folder, setting, note):
                 yield {"model": model, **record}
-            if model in published_names():
+            if is_published(model):
                 shutil.rmtree(folder)  # room for the next one
-
-
-def _folder(model: str, setting: Setting, note: Callable[[str], None]) -> Path:
-    """The model's folder or hub id; random weights are written for a published name."""
-    if model not in published_names():
-        return Path(model)
-    folder = setting.workdir / model
-    note(f"writing random weights of {model}'s size")
-    write_random_base(folder, published_config(model), torch_dtype(setting.dtype), setting.device)
-    return folder
 
 
 def _points(
@@ -105,7 +97,7 @@ def _load(folder: Path, setting: Setting) -> tuple[TransformerBase | None, dict[
 def _decode_points(
     base: TransformerBase, name: str, setting: Setting, note: Callable[[str], None]
 ) -> Iterator[dict[str, Any]]:
-    sampler = within_memory(lambda: _sampler(base))
+    sampler = within_memory(lambda: new_sampler(base))
     if sampler is None:
         yield {"point": "decode", "out_of_memory": True}
         return
@@ -124,7 +116,7 @@ def _decode_points(
             }
 
 
-def _sampler(base: TransformerBase) -> JointSampler:
+def new_sampler(base: TransformerBase) -> JointSampler:
     """An untrained sampler in the base's dtype, as decoding loads a trained one."""
     sampler = JointSampler.from_base(base).eval()
     nn.Module.to(sampler, base.dtype)

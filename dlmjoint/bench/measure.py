@@ -1,8 +1,10 @@
 """Clock, memory and ratios: how every suite measures."""
 
 import gc
+import multiprocessing
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,6 +30,8 @@ class Measured:
     """What was made each time: tokens, forwards, steps."""
     peak_bytes: int | None
     """Most device memory allocated; None on a CPU, which does not say."""
+    extra_bytes: int | None = None
+    """Of these, what was not allocated before."""
 
     @property
     def rates(self) -> list[float]:
@@ -49,6 +53,28 @@ class Measured:
         }
 
 
+def against(
+    found: Mapping[str, Measured | None], baseline: str, unit: str, ideals: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """What was measured as JSON, each with its ratio to the baseline's rate in the same repeat,
+    the ratio that counting alone would give, and the share of that reached."""
+    told: dict[str, dict[str, Any]] = {}
+    base = found[baseline]
+    for name, one in found.items():
+        if one is None:
+            told[name] = {"out_of_memory": True}
+            continue
+        told[name] = one.to_json(unit) | {"extra_bytes": one.extra_bytes}
+        if base is None or name == baseline:
+            continue
+        ratios = one.ratios(base)
+        told[name]["ratio"] = spread(ratios)
+        if name in ideals:
+            told[name]["ideal_ratio"] = ideals[name]
+            told[name]["share_of_ideal"] = spread([ratio / ideals[name] for ratio in ratios])
+    return told
+
+
 def measure(
     things: Mapping[str, Callable[[], int]], repeats: int, device: torch.device
 ) -> dict[str, Measured | None]:
@@ -60,17 +86,21 @@ def measure(
     counts = {name: within_memory(thing) for name, thing in things.items()}
     seconds: dict[str, list[float]] = {name: [] for name in things}
     peaks: dict[str, int | None] = dict.fromkeys(things)
+    extra: dict[str, int | None] = dict.fromkeys(things)
     for _ in range(repeats):
         for name, thing in things.items():
             if counts[name] is None:
                 continue
             restart_device_peak(device)
-            started = clock(device)
+            held, started = device_peak_bytes(device), clock(device)
             counts[name] = within_memory(thing)
             seconds[name].append(clock(device) - started)
-            peaks[name] = _larger(peaks[name], device_peak_bytes(device))
+            peak = device_peak_bytes(device)
+            peaks[name] = _larger(peaks[name], peak)
+            if peak is not None and held is not None:
+                extra[name] = _larger(extra[name], peak - held)
     return {
-        name: None if count is None else Measured(seconds[name], count, peaks[name])
+        name: None if count is None else Measured(seconds[name], count, peaks[name], extra[name])
         for name, count in counts.items()
     }
 
@@ -117,6 +147,31 @@ def host_peak_bytes() -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", (PROCESS / "status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) * 1024
+
+
+def host_growth(make: Callable[..., Callable[[], object]], *arguments: object) -> int | None:
+    """Most host memory that a thing takes beyond what is held once it is made; None where the system
+    does not say.
+
+    In a process of its own: here, memory that something else has freed would be taken unseen.
+    """
+    if not (PROCESS / "clear_refs").exists():
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dlmjoint.bench.command"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_growth, torch.get_num_threads(), make, *arguments).result()
+
+
+def _growth(
+    threads: int, make: Callable[..., Callable[[], object]], *arguments: object
+) -> int | None:
+    torch.set_num_threads(threads)
+    thing = make(*arguments)
+    free_memory()
+    before = restart_host_peak()
+    thing()
+    return None if before is None else host_peak_bytes() - before
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dlmjoint.bench.suite import Setting
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.files import INDEX, SINGLE
+from dlmjoint.models.files import INDEX, SINGLE, torch_dtype
 from dlmjoint.models.load import find_family
 from dlmjoint.provenance import write_json
 
@@ -27,12 +29,27 @@ def published_names() -> list[str]:
     return sorted(path.name.removesuffix(".json") for path in folder.iterdir())
 
 
-def published_config(name: str) -> dict[str, Any]:
-    """The values of a base's config.json, as published. Raises ConfigError for an unknown one."""
+def is_published(model: str) -> bool:
+    """Whether a model is one of them, or its skeleton: `dream-7b:2` has its first two layers."""
+    return model.partition(":")[0] in published_names()
+
+
+def published_config(model: str) -> dict[str, Any]:
+    """The values of a base's config.json, as published but for the layers of a skeleton.
+
+    Raises ConfigError for an unknown one.
+    """
+    name, _, layers = model.partition(":")
     if name not in published_names():
         raise ConfigError(f"{name!r} is none of the published bases {published_names()}")
     path = files("dlmjoint.models") / "published" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if layers:
+        if not layers.isdecimal() or int(layers) < 1:
+            raise ConfigError(f"{model!r}: expected a number of layers behind the colon")
+        key = "num_hidden_layers" if "num_hidden_layers" in values else "n_layers"
+        values |= {key: int(layers)}
+    return values
 
 
 def write_random_base(
@@ -107,3 +124,15 @@ def _rename(folder: Path, names: list[list[str]], total: int) -> None:
         (folder / f"part-{number:05d}.safetensors").rename(folder / file)
         index |= dict.fromkeys(part, file)
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def folder_of(model: str, setting: Setting, note: Callable[[str], None]) -> Path:
+    """The model's folder or hub id; random weights are written for a published name, once."""
+    if not is_published(model):
+        return Path(model)
+    folder = setting.workdir / model.replace(":", "-")
+    if not folder.exists():
+        note(f"writing random weights of {model}'s size")
+        values, dtype = published_config(model), torch_dtype(setting.dtype)
+        write_random_base(folder, values, dtype, setting.device)
+    return folder

@@ -32,6 +32,12 @@ class Suite(ABC):
 
     name: ClassVar[str]
     """As the command line has it."""
+    batch_sizes: ClassVar[tuple[int, ...]] = (16,)
+    """Where the command names none."""
+    lengths: ClassVar[tuple[int, ...]] = (128,)
+    """Where the command names none."""
+    full_size: ClassVar[tuple[str, ...]] = ("dream-7b",)
+    """Models on a GPU, where the command names none."""
 
     @abstractmethod
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:

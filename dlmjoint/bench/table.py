@@ -7,15 +7,16 @@ from typing import Any
 from rich.table import Table
 
 HEADINGS = (
-    "model", "batch", "length", "what", "per second", "ms", "to exact", "of ideal", "peak memory",
+    "model", "batch", "length", "what", "per second", "ms", "ratio", "of ideal", "memory",
 )  # fmt: skip
 LEFT = ("model", "what")
 """Headings of words; the others are of numbers."""
 
 
 def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
-    """One line per thing measured, medians with their range: tokens per second of a decoder, its
-    ratio to exact and the share of the ideal ratio reached; milliseconds of everything else."""
+    """One line per thing measured, medians with their range: what it makes per second, the ratio to
+    the baseline of its group (the line without one), the share reached of the ratio that counting
+    gives; milliseconds of what is done once at a time; peak memory, or size."""
     table = Table(box=None, pad_edge=False)
     for heading in HEADINGS:
         left = heading in LEFT
@@ -50,22 +51,28 @@ def _length(record: Mapping[str, Any]) -> str:
 def _load(record: Mapping[str, Any]) -> list[str]:
     speed = f"{record['bytes'] / record['seconds'] / 1e9:.3g} GB"
     host, device = record["host_bytes_above_before"], record["peak_bytes"]
-    memory = f"{_gigabytes(device)} (host {_gigabytes(host)})"
+    memory = f"{_bytes(device)} (host {_bytes(host)})"
     return ["load", speed, f"{record['seconds'] * 1e3:.3g}", "", "", memory]
 
 
 def _thing(name: str, one: Mapping[str, Any]) -> list[str]:
     if one.get("out_of_memory"):
         return [name, "out of memory", "", "", "", ""]
-    tokens = one["unit"] == "tokens"
+    once = one.get("unit") == name
     return [
         name,
-        _range(one["per_second"]) if tokens else "",
-        "" if tokens else _range(one["seconds"], 1e3),
+        _range(one["per_second"]) + f" {one['unit']}" if "per_second" in one and not once else "",
+        _range(one["seconds"], 1e3) if once or one.get("unit") == "losses" else "",
         _range(one["ratio"]) if "ratio" in one and name != "exact" else "",
         _range(one["share_of_ideal"]) if "share_of_ideal" in one and name != "exact" else "",
-        _gigabytes(one["peak_bytes"]),
+        _memory(one),
     ]
+
+
+def _memory(one: Mapping[str, Any]) -> str:
+    """Peak or size and, where it was compared, the share of the baseline's."""
+    share = one.get("bytes_ratio")
+    return _bytes(one.get("peak_bytes")) + (f" (1/{_digits(share)})" if share else "")
 
 
 def _range(values: Mapping[str, float], scale: float = 1) -> str:
@@ -77,5 +84,10 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _gigabytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e9:.3g} GB"
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return "-"
+    unit, scale = next(
+        (u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)) if size >= s or s == 1
+    )
+    return f"{size / scale:.3g} {unit}"

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from dlmjoint.distill.losses import Divergence, entropy
 
-CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 26
-"""Logits of one chunk: 27 cells at 152,064 words in 16 MB on a CPU; 441 cells in 268 MB on a GPU,
-where fewer would leave the head waiting for its own weights."""
+CPU_LOGITS, GPU_LOGITS = (1 << 23) + (1 << 18), 1 << 26
+"""Logits of one chunk: 56 cells at 152,064 words on a CPU, just above the 32 MiB from which glibc
+gives memory back at once, where smaller pieces pile up to four times what is in use; 441 cells in 268
+MB on a GPU, where fewer would leave the head waiting for its own weights."""
 
 LogProbs = Callable[[Tensor], Tensor]
 """From hidden states [cells, D] to log-probabilities [cells, V]."""

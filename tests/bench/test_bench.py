@@ -193,8 +193,8 @@ def test_the_command_writes_after_every_point_and_says_that_a_cpu_is_not_full_si
     monkeypatch.setattr(FullSize, "run", killed)
     with pytest.raises(KeyboardInterrupt):
         bench(
-            models=[str(folder)], batch_sizes=[1], lengths=[12], forwards=1, repeats=1,
-            device="cpu", output=output,
+            "full-size", models=[str(folder)], batch_sizes=[1], lengths=[12], forwards=1,
+            repeats=1, device="cpu", output=output,
         )  # fmt: skip
     assert "not full size" in " ".join(capsys.readouterr().out.split())
     found = json.loads(output.read_text())
@@ -220,9 +220,9 @@ def test_what_lies_in_the_workdir_stays_as_it_is(
     kept.parent.mkdir()
     kept.write_text("mine")
     small = published_config("dream-7b") | SMALL["dream-7b"]
-    monkeypatch.setattr("dlmjoint.bench.full_size.published_config", lambda name: small)
+    monkeypatch.setattr("dlmjoint.bench.random_base.published_config", lambda name: small)
     bench(
-        models=["dream-7b"], batch_sizes=[1], lengths=[8], forwards=1, repeats=1,
+        "full-size", models=["dream-7b"], batch_sizes=[1], lengths=[8], forwards=1, repeats=1,
         device="cpu", workdir=tmp_path,
     )  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["dream-7b"]
@@ -246,7 +246,7 @@ class _Disk:
 def test_an_unknown_suite_or_model_or_a_senseless_number_is_one_clear_error(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"no suite 'speed'; known: \['full-size'\]"):
+    with pytest.raises(ConfigError, match=r"no suite 'speed'; known: \['all', .*'full-size'"):
         find_suite("speed")
     with pytest.raises(ConfigError, match="no model 'dream-9b'"):
         bench(device="cpu", models=["dream-9b"])

@@ -1,0 +1,24 @@
+"""Every comparison with the paper's way, in one run."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dlmjoint.bench.decode import Decode
+from dlmjoint.bench.fit import Fit
+from dlmjoint.bench.generate import Generate
+from dlmjoint.bench.kl import KL
+from dlmjoint.bench.measure import free_memory
+from dlmjoint.bench.storage import Storage
+from dlmjoint.bench.suite import Setting, Suite
+
+
+class All(Suite):
+    """Training, the loss, decoding, generation and storage."""
+
+    name = "all"
+
+    def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+        """The records of all of them."""
+        for suite in (Fit(), KL(), Decode(), Generate(), Storage()):
+            yield from suite.run(setting, note)
+            free_memory()

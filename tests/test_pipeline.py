@@ -91,7 +91,7 @@ def test_generate_fit_and_eval_work_together(
         config.write_text(text.format(base=base, root=tmp_path))
         cli.main([verb, "--config", str(config)])
     scores = json.loads((tmp_path / "eval" / "scores.json").read_text())
-    assert set(scores) == {"decoders", "ceiling", "provenance"}
+    assert set(scores) == {"decoders", "ceiling", "pairs", "aup", "provenance"}
     assert set(scores["decoders"]) == {"exact", "marginals-k2", "fitted-k2"}
     exact, fitted = scores["decoders"]["exact"], scores["decoders"]["fitted-k2"]
     assert exact["tasks"]["unconditional"]["trajectory_kl"]["value"] == pytest.approx(0, abs=1e-5)

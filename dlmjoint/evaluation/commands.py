@@ -12,6 +12,7 @@ from dlmjoint.evaluation.recipes import Expected, show, show_plan
 from dlmjoint.evaluation.report import compare as compare_runs
 from dlmjoint.evaluation.report import report
 from dlmjoint.evaluation.run import REFERENCE_SEED, run, with_guides_alone
+from dlmjoint.evaluation.score import fill_cache
 from dlmjoint.evaluation.score import score as score_run
 from dlmjoint.evaluation.sharding import launch
 from dlmjoint.evaluation.tasks.base import Task
@@ -86,6 +87,7 @@ def evaluate(
         batch_size=batch_size,
         processes=processes,
     )
+    fill_cache(run_dir, base=loaded, decoders=decoders, processes=processes)
     if not processes.first:
         return
     score_run(run_dir, base=loaded, decoders=decoders, device=processes.device)

@@ -21,6 +21,7 @@ from dlmjoint.evaluation.pairs import compare
 from dlmjoint.evaluation.plan import ceiling_path, decoder_path, reference_path, wants_ceiling
 from dlmjoint.evaluation.records import Generation, Score
 from dlmjoint.evaluation.run import load_models, with_guides_alone
+from dlmjoint.evaluation.sharding import Processes
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_base
@@ -58,6 +59,30 @@ def score(
     return result
 
 
+def fill_cache(
+    run_dir: Path, *, base: Base, decoders: Mapping[str, Policy], processes: Processes
+) -> None:
+    """Compute this process's share of what is costly about scoring a run and kept in its cache;
+    return once all have. One process leaves everything to `score`."""
+    if processes.world == 1:
+        return
+    made = settings.load(run_dir)
+    tasks = settings.build(list(made["tasks"].values()))
+    scorer = _Scorer(run_dir, made, tasks, base, decoders, processes.device)
+    everything = [
+        (name, task, metric)
+        for task in tasks
+        for metric in task.measured
+        for name in made["decoders"]
+        if metric.keeps_examples
+    ]
+    for name, task, metric in processes.share(everything):
+        log.info("computing %s of %s / %s", type(metric).__name__, name, task.name)
+        processes.stop_if_orphaned()
+        metric.examples(scorer.evidence(name, task))
+    processes.wait()
+
+
 class _Scorer:
     """One scoring of a run."""
 
@@ -84,12 +109,11 @@ class _Scorer:
         scores, lines = {}, []
         for task in self.tasks:
             log.info("scoring %s / %s", name, task.name)
-            some = _complete(decoder_path(self.run_dir, name, task), task)
-            evidence = self._evidence(name, task, some)
+            evidence = self.evidence(name, task)
             scores[task.name] = _measure(task.measured, evidence)
             self._keep(name, task, evidence)
             self._write_grades(name, task, evidence)
-            lines += some
+            lines += evidence.generations
         policy = self.made["decoders"][name]["policy"]
         return {"policy": policy, "tasks": scores, "cost": cost(lines, self.machine)}
 
@@ -145,6 +169,11 @@ class _Scorer:
                 np.array([len(line.order) for line in lines], dtype=float),
                 np.array([line.base_forwards for line in lines], dtype=float),
             )
+
+    def evidence(self, decoder: str, task: Task) -> Evidence:
+        """What a metric may look at of a decoder."""
+        some = _complete(decoder_path(self.run_dir, decoder, task), task)
+        return self._evidence(decoder, task, some)
 
     def _evidence(self, decoder: str | None, task: Task, some: list[Generation]) -> Evidence:
         examples = task.examples()

@@ -1,6 +1,7 @@
 """What scores.json says of several decoders together: differences, AUP, cost by arithmetic."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation import judge
+from dlmjoint.evaluation import judge, settings
 from dlmjoint.evaluation.aup import Point, area, aup, families
 from dlmjoint.evaluation.batch import decode_batch
 from dlmjoint.evaluation.cost import Machine, cost
@@ -23,7 +24,8 @@ from dlmjoint.evaluation.metrics.depth import Depth
 from dlmjoint.evaluation.metrics.values import Flags, Ratios
 from dlmjoint.evaluation.plan import limited
 from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.score import fill_cache, score
+from dlmjoint.evaluation.sharding import Processes
 from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise
@@ -254,6 +256,22 @@ def test_a_run_is_scored_again_without_base_judge_or_sampler(scored, monkeypatch
     assert {key: again[key] for key in again if key != "provenance"} == {
         key: scored[key] for key in scored if key != "provenance"
     }
+
+
+def test_processes_share_what_is_costly_and_compute_nothing_twice(scored, base, tmp_path):
+    run_dir = Path(scored["provenance"]["settings"]["run_dir"])
+    made = [path.relative_to(run_dir) for path in (run_dir / "cache").iterdir()]
+    costly = {path for path in made if not path.name.startswith("features")}
+    shutil.copytree(run_dir, tmp_path, ignore=shutil.ignore_patterns("cache"), dirs_exist_ok=True)
+    decoders = settings.build({name: part["policy"] for name, part in scored["decoders"].items()})
+    found = []
+    for rank in range(2):
+        before = set(tmp_path.rglob("*.npy"))
+        fill_cache(tmp_path, base=base, decoders=decoders, processes=Processes(rank, 2))
+        found.append(set(tmp_path.rglob("*.npy")) - before)
+    assert {path.relative_to(tmp_path) for share in found for path in share} == costly
+    assert abs(len(found[0]) - len(found[1])) <= 1
+    assert len(costly) == 9  # NLL, trajectory KL and depth of three decoders
 
 
 def numbers(value, where=""):

@@ -43,6 +43,8 @@ class Metric(ABC):
 
     needs_reference: ClassVar[bool] = False
     """Draws independent exact samples for the task."""
+    keeps_examples: ClassVar[bool] = False
+    """`examples` is costly and kept in the cache: processes share the work before one scores."""
     has_ceiling: ClassVar[bool] = False
     """Is also measured on a second exact sample: the value a perfect decoder would get."""
 

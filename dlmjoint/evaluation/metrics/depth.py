@@ -35,6 +35,7 @@ class Depth(ExampleMetric):
     """
 
     needs_reference: ClassVar[bool] = True
+    keeps_examples: ClassVar[bool] = True
 
     depth: int = 3
     """The largest j: K - 1 for K tokens per forward."""

@@ -1,6 +1,7 @@
 """How surprised an autoregressive judge is."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ class NLL(ExampleMetric):
     merit: repetition has them too. The interval is a bootstrap over texts. What the judge said is
     kept in the run's cache: scoring again needs no judge.
     """
+
+    keeps_examples: ClassVar[bool] = True
 
     judge: str = "checkpoints/tiny-judge"
     """Folder or hub id of a causal language model."""

@@ -37,6 +37,7 @@ class TrajectoryKL(ExampleMetric):
     """
 
     needs_reference: ClassVar[bool] = True
+    keeps_examples: ClassVar[bool] = True
 
     n: int = 500
     """Trajectories followed, at most; each costs response / K base forwards."""

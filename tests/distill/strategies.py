@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.losses import CrossEntropy, ReverseKL
@@ -16,6 +16,8 @@ from dlmjoint.distill.objective import Objective
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.optim import MuonAdamW
 from dlmjoint.distill.pairs import OneDepth
+from dlmjoint.trajectories.generate import generate
+from dlmjoint.trajectories.prompts import Unconditional
 from tests.conftest import GOLDEN
 
 BASE = str(GOLDEN / "dream")
@@ -31,6 +33,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": MuonAdamW},
 }
 """Settings of a fit whose losses must not depend on the number of processes."""
+
+
+def draw(folder: Path, **settings: Any) -> None:
+    """Forty exact trajectories of the golden base."""
+    prompts = Unconditional(40)
+    generate(BASE, folder, prompts, max_new_tokens=10, shard_size=16, device="cpu", **settings)
 
 
 def sharded() -> Strategy:
@@ -91,8 +99,11 @@ def fit(
     return {"losses": losses.seen, **{k: float(v) for k, v in found if k.startswith("val/")}}
 
 
-def two_processes(root: Path, folder: Path) -> None:
-    """All recipes under DDP, then the sharded strategies, in the processes there are."""
+def two_processes(root: Path) -> None:
+    """Trajectories; all recipes under DDP, then the sharded strategies; in the processes there are."""
+    folder = root / "trajectories"
+    draw(folder, devices=2, strategy="ddp")
+    torch.distributed.barrier()  # processes that generate do not wait for each other
     found = {name: fit(root / name, folder, name, "ddp", devices=2) for name in RECIPES}
     for name in ("default", "own_windows", "muon"):
         found[f"sharded_{name}"] = fit(
@@ -103,6 +114,14 @@ def two_processes(root: Path, folder: Path) -> None:
         resumed = f"resumed_{name}"
         path = root / f"sharded_{name}" / "step=3.ckpt"
         found[resumed] = fit(root / resumed, folder, name, sharded(), devices=2, ckpt_path=path)
+    found["resumed_ddp"] = fit(
+        root / "resumed_ddp",
+        folder,
+        "default",
+        sharded(),
+        devices=2,
+        ckpt_path=root / "default" / "step=3.ckpt",
+    )
     folders = ModelParallelStrategy()  # a checkpoint of shards
     found["shards"] = fit(root / "shards", folder, "default", folders, devices=2)
     found["resumed_shards"] = fit(
@@ -113,5 +132,43 @@ def two_processes(root: Path, folder: Path) -> None:
         devices=2,
         ckpt_path=root / "shards" / "step=3.ckpt",
     )
+    if torch.distributed.get_rank() == 0:
+        (root / "found.json").write_text(json.dumps(found))
+
+
+class ZeroOnCPU(DeepSpeedStrategy):
+    """DeepSpeed's own CPU backend, which Lightning does not let through."""
+
+    @property
+    def root_device(self) -> torch.device:
+        """With a number, as DeepSpeed wants it."""
+        return torch.device("cpu", 0)
+
+    def setup_environment(self) -> None:
+        """Without asking for CUDA."""
+        super(DeepSpeedStrategy, self).setup_environment()
+
+    def setup_distributed(self) -> None:
+        """Without comparing devices with ranks."""
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+
+def deepspeed(root: Path, folder: Path) -> None:
+    """Every stage, and the last resumed, in the processes there are."""
+    found = {}
+    for stage in (1, 2, 3):
+        for recipe in ("default", "own_windows"):
+            name = f"zero{stage}_{recipe}"
+            zero = ZeroOnCPU(stage=stage, logging_batch_size_per_gpu=1)
+            found[name] = fit(root / name, folder, recipe, zero, devices=2)
+        found[f"resumed_zero{stage}"] = fit(
+            root / f"resumed_zero{stage}",
+            folder,
+            "default",
+            ZeroOnCPU(stage=stage, logging_batch_size_per_gpu=1),
+            devices=2,
+            ckpt_path=root / f"zero{stage}_default" / "step=3.ckpt",
+        )
     if torch.distributed.get_rank() == 0:
         (root / "found.json").write_text(json.dumps(found))

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import shutil
 from pathlib import Path
 
 import lightning as L
@@ -21,11 +22,10 @@ from dlmjoint.distill.optim import MuonAdamW
 from dlmjoint.distill.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import Loading
-from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import Unconditional
 from dlmjoint.trajectories.store import TrajectoryStore
 from tests.distill.processes import finish, start
-from tests.distill.strategies import BASE, RECIPES, STEPS, fit, two_processes
+from tests.distill.strategies import BASE, RECIPES, STEPS, deepspeed, draw, fit, two_processes
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted((ROOT / "configs" / "fit" / "strategy").glob("*.yaml"))
@@ -35,15 +35,15 @@ CONFIGS = sorted((ROOT / "configs" / "fit" / "strategy").glob("*.yaml"))
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty exact trajectories of the golden base."""
     output = tmp_path_factory.mktemp("trajectories")
-    generate(BASE, output, Unconditional(40), max_new_tokens=10, shard_size=16, device="cpu")
+    draw(output)
     return output
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes with half of every batch each leave behind."""
     root = tmp_path_factory.mktemp("pair")
-    assert finish(start(2, two_processes, root, folder)) == [0, 0]
+    assert finish(start(2, two_processes, root)) == [0, 0]
     return root
 
 
@@ -51,6 +51,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 def found(pair: Path) -> dict[str, dict]:
     """Their losses."""
     return json.loads((pair / "found.json").read_text())
+
+
+def test_two_processes_draw_the_trajectories_of_one(pair: Path, folder: Path) -> None:
+    names = sorted(path.name for path in folder.glob("*.parquet"))
+    assert names == sorted(path.name for path in (pair / "trajectories").glob("*.parquet"))
+    for name in names:
+        assert (folder / name).read_bytes() == (pair / "trajectories" / name).read_bytes()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -110,6 +117,37 @@ def test_a_checkpoint_of_a_sharded_fit_holds_the_layer_alone_and_goes_on_in_one_
     assert set(state) == {f"sampler.{n}" for n in Distillation(BASE).sampler.state_dict()}
     alone = fit(tmp_path, folder, "default", ckpt_path=path)
     assert alone["losses"] == pytest.approx(found["default"]["losses"][3:], abs=1e-5)
+
+
+def test_a_checkpoint_of_whole_layers_goes_on_in_shards(found: dict[str, dict]) -> None:
+    expected = found["default"]["losses"][3:]
+    assert found["resumed_ddp"]["losses"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.slow  # DeepSpeed compiles its CPU backend the first time
+@pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None
+    or shutil.which("ninja") is None
+    or torch.cuda.is_available(),
+    reason="deepspeed or what it compiles with is not installed, or it would take the GPU",
+)
+def test_deepspeed_learns_saves_and_exports_what_ddp_does(
+    tmp_path: Path, folder: Path, found: dict[str, dict], pair: Path
+) -> None:
+    assert finish(start(2, deepspeed, tmp_path, folder)) == [0, 0]
+    zero = json.loads((tmp_path / "found.json").read_text())
+    whole = load_file(pair / "default" / "sampler" / "model.safetensors")
+    for stage in (1, 2, 3):
+        for recipe in ("default", "own_windows"):
+            expected = {k: pytest.approx(v, abs=1e-5) for k, v in found[recipe].items()}
+            assert zero[f"zero{stage}_{recipe}"] == expected
+        losses = zero[f"zero{stage}_default"]["losses"]
+        assert zero[f"resumed_zero{stage}"]["losses"] == losses[3:]
+        for name in (f"zero{stage}_default", f"resumed_zero{stage}"):
+            exported = load_file(tmp_path / name / "sampler" / "model.safetensors")
+            assert exported.keys() == whole.keys()
+            for key, weight in whole.items():
+                torch.testing.assert_close(exported[key], weight, rtol=0, atol=1e-4)
 
 
 def _batch(folder: Path, rows: range) -> UnrollBatch:

@@ -2,12 +2,14 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.models.base import Base
+from dlmjoint.random import derive_seed
 
 
 class Prompts(ABC):
@@ -81,9 +83,20 @@ class FromDataset(Prompts):
     """Put each prompt through the tokenizer's chat template as the user's message."""
     unique: bool = False
     """Drop repeated texts, keeping the first."""
+    shuffle: bool = False
+    """Take the texts in an order that depends on themselves and `seed`, not on the order of the
+    rows: the same list in every process and on every machine."""
+    seed: int = 0
+    """Of the shuffled order."""
+    n: int | None = None
+    """How many, after all of this; None: all."""
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 1:
+            raise ConfigError(f"n is {self.n}, expected at least 1")
 
     def ids(self, base: Base) -> list[list[int]]:
-        """Every row of the column."""
+        """The chosen rows of the column. Raises DataError if there are fewer than `n`."""
         from datasets import load_dataset
 
         rows = load_dataset(self.path, name=self.name, split=self.split, data_files=self.data_files)
@@ -94,7 +107,11 @@ class FromDataset(Prompts):
         texts = [str(text) for text in rows[self.column]]
         if self.unique:
             texts = list(dict.fromkeys(texts))
-        return encode_all(base, texts, self.chat, self.path)
+        if self.shuffle:
+            texts = shuffled(texts, self.seed)
+        if self.n is not None and self.n > len(texts):
+            raise DataError(f"{self.path} has {len(texts)} prompts and n asks for {self.n}")
+        return encode_all(base, texts[: self.n], self.chat, self.path)
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,17 @@ class Mixture(Prompts):
     def ids(self, base: Base) -> list[list[int]]:
         """The sources' prompts, concatenated."""
         return [ids for source in self.sources for ids in source.ids(base)]
+
+
+def shuffled(texts: list[str], seed: int) -> list[str]:
+    """The texts in the order of a hash of each with the seed. (ADJUST's code shuffles a set after
+    seeding each process with its rank, so that every process takes prompts of another list.)"""
+    met = Counter[str]()
+    keys = []
+    for text in texts:
+        met[text] += 1  # a text that comes twice has two places
+        keys.append((derive_seed(seed, "shuffle", text, met[text]), text))
+    return [text for _, text in sorted(keys)]
 
 
 def encode_all(base: Base, texts: list[str], chat: bool, origin: str) -> list[list[int]]:

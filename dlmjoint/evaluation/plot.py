@@ -23,6 +23,8 @@ INK, SOFT, LINE, PAPER = "#1d2329", "#5c6770", "#dde2e6", "#ffffff"
 """Of texts, of what stands back, of rules, of the ground."""
 SIZE = (4.6, 3.5)
 """Of a panel, in inches."""
+ROOM = 8
+"""Families whose names fit into a panel; more stand below."""
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Decoders' parts of one or several scores.json."""
@@ -47,17 +49,33 @@ def draw_quality(scores: Mapping[str, Any], path: Path) -> bool:
     keys = [key for metric in PANELS for key in measured(rows) if key[1] == metric]
     if not keys:
         return False
-    figure = Figure(figsize=(SIZE[0] * len(keys), SIZE[1]), layout="constrained")
+    names = list(dict.fromkeys(map(family, rows)))
+    crowded = len(names) > ROOM
+    lines = -(-len(names) // (2 * len(keys))) if crowded else 0
+    size = (SIZE[0] * len(keys), SIZE[1] + 0.2 * lines)
+    figure = Figure(figsize=size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for axes, (task, metric) in zip(
         figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True
     ):
         ceiling = scores["ceiling"].get(task, {}).get(metric)
-        families = points(rows, task, metric)
-        draw(axes, families, list(families), ceiling)
+        draw(axes, points(rows, task, metric), names, ceiling)
         axes.set_title(titled(task, metric), fontsize=10, loc="left")
         axes.set_xlabel("tokens per base forward")
-        axes.legend(frameon=False, fontsize=9)
+        if not crowded:
+            axes.legend(frameon=False, fontsize=9)
+    if crowded:
+        entries = {
+            n: h for ax in figure.axes for h, n in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower left",
+            ncols=2 * len(keys),
+            fontsize=8,
+            frameon=False,
+        )
     canvas.print_png(str(path))
     return True
 

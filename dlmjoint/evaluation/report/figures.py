@@ -97,7 +97,7 @@ def papers(rows: Rows) -> list[Panel]:
             title = SPEEDUP_AXIS if metric == SPEEDUP else titled(task, metric)
             prefix = f"papers-{len(panels)}-"
             svg = _svg(ours, styles, axis, title, prefix, theirs=lettered)
-            panels.append(Panel(f"{title}, by {axis}", {x: svg}, lettered))
+            panels.append(Panel(title, {x: svg}, lettered))
     return panels
 
 

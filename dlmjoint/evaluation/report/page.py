@@ -1,11 +1,14 @@
 """The page of one or several scored runs: one file that needs nothing else."""
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.errors import LoadError
 from dlmjoint.evaluation import settings
 from dlmjoint.evaluation.plot import family
 from dlmjoint.evaluation.report import figures
@@ -22,6 +25,8 @@ from dlmjoint.evaluation.table import (
 )
 from dlmjoint.provenance import write_text
 from dlmjoint.show.template import render
+
+log = logging.getLogger(__name__)
 
 LIMIT = 5_000_000
 """Bytes of a page, at most."""
@@ -80,7 +85,7 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
     rows = merged(runs)
     scores = {run.name: run.scores for run in runs}
     ceilings = runs[0].scores["ceiling"] if len(runs) == 1 else {}
-    table, costs = table_of(scores), _costs(table_of(scores, costs=tuple(COST)))
+    table, costs = _speed_first(table_of(scores)), _costs(table_of(scores, costs=tuple(COST)))
     values = {
         "title": " · ".join(run.title for run in runs),
         "runs": runs,
@@ -99,12 +104,20 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
         "papers": figures.papers(rows),
         "policies": {name: departing(part["policy"]) for name, part in rows.items()},
         "heading": heading,
+        "parts": _parts,
     }
-    without = render("dlmjoint.evaluation.report", "report.html", examples=None, **values)
-    browser = Browser(runs)
-    room = limit - len(without.encode()) - _OVERHEAD
+    without = _render(values, None, "")
+    try:
+        browser = Browser(runs)
+    except LoadError as error:  # a run is read where its base is not, too
+        log.warning("the report has no examples: %s", error)
+        return _render(values, None, f"There are no examples in this page: {error}")
+    return _render(values, browser.embed(limit - len(without.encode()) - _OVERHEAD), "")
+
+
+def _render(values: Mapping[str, Any], examples: Mapping[str, Any] | None, lacking: str) -> str:
     return render(
-        "dlmjoint.evaluation.report", "report.html", examples=browser.embed(room), **values
+        "dlmjoint.evaluation.report", "report.html", examples=examples, lacking=lacking, **values
     )
 
 
@@ -178,6 +191,20 @@ def _costs(table: Table) -> Table:
     )
 
 
+def _speed_first(table: Table) -> Table:
+    """The same with the costs in front, where they are seen beside every metric."""
+    order = sorted(
+        range(len(table.columns)), key=lambda place: table.columns[place].task is not None
+    )
+    cells = [[row[place] for place in order] for row in table.cells]
+    return Table([table.columns[place] for place in order], table.names, cells)
+
+
+def _parts(name: str) -> list[str]:
+    """A decoder's name, cut behind what joins its parts: there a line may end."""
+    return re.findall(r"[^+/]+[+/]?|[+/]", name)
+
+
 def _groups(table: Table, rows: figures.Rows) -> list[tuple[str, int, str]]:
     """Neighbouring columns of one task: its name, how many they are, their n in words."""
     found: list[tuple[str, int, str]] = []
@@ -187,7 +214,7 @@ def _groups(table: Table, rows: figures.Rows) -> list[tuple[str, int, str]]:
             score["n"] for part in rows.values() for score in part["tasks"].get(task, {}).values()
         }
         words = "–".join(f"{n:,}" for n in sorted({min(ns), max(ns)})) if ns else ""
-        name = "speed, all tasks" if task is None else task.replace("_", " ")
+        name = "speed" if task is None else task.replace("_", " ")
         found.append((name, tasks.count(task), f"n = {words}" if words else ""))
     return found
 

@@ -20,13 +20,29 @@ document.querySelectorAll("table.sortable").forEach((table) => {
 });
 
 // Plots: which lines, against which speed, and what a mark says.
-document.querySelectorAll("[data-toggles]").forEach((button) =>
-  button.addEventListener("click", () => {
-    const shown = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", shown);
-    document.querySelectorAll(`.plot [data-series="${button.dataset.toggles}"]`)
-      .forEach((drawn) => drawn.classList.toggle("off", !shown));
-  }));
+const lines = [...document.querySelectorAll("[data-toggles]")];
+const drawnLines = [...document.querySelectorAll(".plot [data-series^=s]")];
+
+function isShown(button) { return button.getAttribute("aria-pressed") === "true"; }
+
+function showLine(button, shown) {
+  button.setAttribute("aria-pressed", shown);
+  drawnLines.filter((drawn) => drawn.dataset.series === button.dataset.toggles)
+    .forEach((drawn) => drawn.classList.toggle("off", !shown));
+}
+
+lines.forEach((button) => {
+  const dim = (others) => drawnLines.forEach((drawn) =>
+    drawn.classList.toggle("dim", others && drawn.dataset.series !== button.dataset.toggles));
+  button.addEventListener("click", () => showLine(button, !isShown(button)));
+  ["pointerenter", "focus"].forEach((kind) =>
+    button.addEventListener(kind, () => dim(isShown(button))));
+  ["pointerleave", "blur"].forEach((kind) => button.addEventListener(kind, () => dim(false)));
+});
+byId("all-lines")?.addEventListener("click", () => {
+  const shown = !lines.every(isShown);
+  lines.forEach((button) => showLine(button, shown));
+});
 
 document.querySelectorAll("input[name=speed]").forEach((radio) =>
   radio.addEventListener("change", () =>

@@ -1,0 +1,249 @@
+"""A line of people, copied, reversed, sorted, shuffled, or changed in one place: where parallel
+unmasking breaks.
+
+After ParallelBench's idea (arXiv 2510.04767); the wording, the lines and the scorers are ours. Where
+the answer follows from the prompt, each token has one right value and tokens written together cannot
+contradict each other. Where several answers are right, tokens depend on one another: n names in a new
+order are a permutation with probability n! / n^n if each is drawn from its marginal, 1.5 % for six.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from random import Random
+
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation.records import Example, Grade
+from dlmjoint.evaluation.tasks.questions import Question, Questions
+from dlmjoint.tiny.corpus import NAMES
+
+Line = tuple[str, ...]
+
+PEOPLE = (
+    "Alice", "Brian", "Carla", "David", "Elena", "Frank", "Grace", "Henry", "Irene", "James",
+    "Karen", "Laura", "Marco", "Nadia", "Oscar", "Paula", "Quinn", "Rosa", "Simon", "Tina",
+    "Ursula", "Victor", "Wanda", "Xavier", "Yusuf", "Zelda",
+)  # fmt: skip
+"""Names a large model writes as one or two tokens."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request about a line."""
+
+    text: str
+    """In words."""
+    answers: frozenset[Line]
+    """Every line that fulfils it."""
+    shown: Line
+    """One of them, for a worked example."""
+
+
+class Operation(ABC):
+    """What is to be done with a line. A new one is a new class; YAML names it."""
+
+    least: int = 2
+    """People in the shortest line it makes sense for."""
+
+    @abstractmethod
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """The request; `newcomer` is nobody in the line."""
+
+
+@dataclass(frozen=True)
+class Copy(Operation):
+    """One right answer."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """The line as it is."""
+        return Asked("Write down the line as it is.", frozenset({line}), line)
+
+
+@dataclass(frozen=True)
+class Reverse(Operation):
+    """One right answer."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """Last to first."""
+        return Asked("Write down the line from last to first.", frozenset({line[::-1]}), line[::-1])
+
+
+@dataclass(frozen=True)
+class Sort(Operation):
+    """One right answer."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """In the order of the alphabet."""
+        ordered = tuple(sorted(line))
+        return Asked("Write down the line in alphabetical order.", frozenset({ordered}), ordered)
+
+
+@dataclass(frozen=True)
+class Shuffle(Operation):
+    """n! - 1 right answers: all orders but the line's own. Every name depends on all others."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """Another order, everyone once."""
+        other = line
+        while other == line:
+            other = tuple(random.sample(line, len(line)))
+        return Asked("Write down the line in a different order.", AnyOther(line), other)
+
+
+class AnyOther(frozenset[Line]):
+    """All orders of a line but its own, without listing them."""
+
+    def __new__(cls, line: Line) -> "AnyOther":
+        """Around one line."""
+        return super().__new__(cls, {line})
+
+    def __contains__(self, found: object) -> bool:
+        (line,) = self
+        return isinstance(found, tuple) and sorted(found) == sorted(line) and found != line
+
+
+@dataclass(frozen=True)
+class Insert(Operation):
+    """One right answer; n + 1 where the place is free."""
+
+    anywhere: bool = False
+    """The place is the writer's choice: all names behind it depend on it."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """The line with one more."""
+        places = [(*line[:i], newcomer, *line[i:]) for i in range(len(line) + 1)]
+        chosen = random.randrange(len(places))
+        if self.anywhere:
+            text = f"{newcomer} joins the line anywhere. Write down the new line."
+            return Asked(text, frozenset(places), places[chosen])
+        text = f"{newcomer} joins the line as number {chosen + 1}. Write down the new line."
+        return Asked(text, frozenset({places[chosen]}), places[chosen])
+
+
+@dataclass(frozen=True)
+class Remove(Operation):
+    """One right answer; n where the one who leaves is free."""
+
+    anywhere: bool = False
+    """Who leaves is the writer's choice: all names behind depend on it."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """The line with one less."""
+        places = [line[:i] + line[i + 1 :] for i in range(len(line))]
+        chosen = random.randrange(len(places))
+        if self.anywhere:
+            text = "One person leaves the line. Write down the new line."
+            return Asked(text, frozenset(places), places[chosen])
+        text = f"{line[chosen]} leaves the line. Write down the new line."
+        return Asked(text, frozenset({places[chosen]}), places[chosen])
+
+
+@dataclass(frozen=True)
+class Replace(Operation):
+    """One right answer; n where the one who is replaced is free."""
+
+    anywhere: bool = False
+    """Who is replaced is the writer's choice: exactly one name may change."""
+
+    def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
+        """The line with another in one place."""
+        places = [(*line[:i], newcomer, *line[i + 1 :]) for i in range(len(line))]
+        chosen = random.randrange(len(places))
+        if self.anywhere:
+            text = f"{newcomer} takes the place of one person. Write down the new line."
+            return Asked(text, frozenset(places), places[chosen])
+        text = f"{newcomer} takes the place of {line[chosen]}. Write down the new line."
+        return Asked(text, frozenset({places[chosen]}), places[chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingLine(Questions):
+    """Lines of `length` people and one operation.
+
+    Read is the first line of the answer with any of the people in it: their names in the order they
+    stand there, whatever is between them. Right if that line fulfils the request.
+    """
+
+    operation: Operation
+    """What is to be done."""
+    name: str = "waiting_line"
+    """Stands in file names and in scores.json."""
+    n: int = 200
+    """Number of lines."""
+    length: int = 6
+    """People in the line."""
+    people: tuple[str, ...] = PEOPLE
+    """Who may stand in it."""
+    max_new_tokens: int = 64
+    """Columns of the response."""
+    seed: int = 0
+    """Which stream of lines; worked examples are of a stream of their own."""
+    shots: int = 4
+    """Worked examples before every question."""
+    draw: Draw | None = field(default_factory=Draw)
+    """Replaces every decoder's own; at temperature 1 all right answers may be written."""
+    before: str = "Line: "
+    """Written before a question."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.operation.least <= self.length < len(self.people):
+            raise ConfigError(
+                f"length is {self.length}, expected {self.operation.least} to "
+                f"{len(self.people) - 1}: one of the people must be left to join"
+            )
+
+    def questions(self) -> list[Question]:
+        """Line i depends on the seed and i alone."""
+        return [self._question(f"line/{self.seed}/{i}") for i in range(self.n)]
+
+    def worked(self, topic: str) -> list[Question]:
+        """Lines of a stream that `questions` never asks."""
+        return [self._question(f"line/worked/{self.seed}/{i}") for i in range(self.shots)]
+
+    def grade(self, example: Example, text: str) -> Grade:
+        """Right if the line in the text is one of those asked for."""
+        found = read_line(self.answer(text), self.people)
+        if not found:
+            return Grade(correct=False, extracted=None, reason="none of the people in the text")
+        written = ", ".join(found)
+        if found in self._asked_of(example.id).answers:
+            return Grade(correct=True, extracted=written, reason="what was asked for")
+        return Grade(correct=False, extracted=written, reason=f"for example {example.reference}")
+
+    def _question(self, key: str) -> Question:
+        line, asked = self._made(key)
+        shown = ", ".join(asked.shown)
+        return Question(f"{', '.join(line)}\n{asked.text}", shown, shown)
+
+    def _asked_of(self, index: int) -> Asked:
+        return self._made(f"line/{self.seed}/{index}")[1]
+
+    def _made(self, key: str) -> tuple[Line, Asked]:
+        random = Random(key)
+        *line, newcomer = random.sample(self.people, self.length + 1)
+        return tuple(line), self.operation.ask(tuple(line), newcomer, random)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyWaitingLine(WaitingLine):
+    """The same in the tiny world's names, each one token. No tiny model was trained on it."""
+
+    length: int = 4
+    people: tuple[str, ...] = NAMES
+    max_new_tokens: int = 16
+    shots: int = 0
+    opening: str = "<|beginoftext|>"
+    before: str = ""
+    after: str = "\n"
+
+
+def read_line(text: str, people: tuple[str, ...]) -> Line:
+    """The people named in the first line that names any, in their order."""
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, people)) + r")\b")
+    for line in text.splitlines():
+        found = tuple(pattern.findall(line))
+        if found:
+            return found
+    return ()

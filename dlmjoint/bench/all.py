@@ -8,6 +8,7 @@ from dlmjoint.bench.fit import Fit
 from dlmjoint.bench.generate import Generate
 from dlmjoint.bench.kl import KL
 from dlmjoint.bench.measure import free_memory
+from dlmjoint.bench.on_base import together
 from dlmjoint.bench.storage import Storage
 from dlmjoint.bench.suite import Setting, Suite
 
@@ -19,6 +20,8 @@ class All(Suite):
 
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
         """The records of all of them."""
-        for suite in (Fit(), KL(), Decode(), Generate(), Storage()):
-            yield from suite.run(setting, note)
-            free_memory()
+        yield from Fit().run(setting, note)
+        free_memory()
+        yield from KL().run(setting, note)
+        free_memory()
+        yield from together([Decode(), Generate(), Storage()], setting, note)

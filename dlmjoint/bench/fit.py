@@ -1,31 +1,35 @@
 """Training: pairs per second, ours against the paper's recipe."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
+from functools import partial
+from itertools import count, product
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from dlmjoint import arithmetic
-from dlmjoint.bench.fit_step import random_trajectories
-from dlmjoint.bench.measure import against, measure
+from dlmjoint.bench.full_size import lengths_held
+from dlmjoint.bench.measure import against, host_growth, measure
 from dlmjoint.bench.paper import paper_loss
 from dlmjoint.bench.random_base import folder_of
+from dlmjoint.bench.random_trajectories import random_manifest, random_trajectories
 from dlmjoint.bench.suite import Setting, Suite
 from dlmjoint.distill.data import Windows
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.pairs import AllDepths, OneDepth, Pairs, Plan
+from dlmjoint.distill.starts import WholeWindows
 from dlmjoint.distill.unroll import UnrollBatch
-from dlmjoint.trajectories.store import TrajectoryStore
+from dlmjoint.models.load import Loading
 
-WINDOW = 8
-"""States per window."""
+WINDOW = 9
+"""States per window: a start and its eight successors, as in the rows of ADJUST's training set."""
 DEPTHS = (3, 7)
 """Deepest unrolls: K = 4, which the paper's scripts train, and K = 8, as far as its settings go."""
-STEPS = 4
-"""Training steps per measurement: the paper's recipe draws a depth for each."""
+STEPS, PAPER_STEPS = 2, 16
+"""Training steps per measurement; the paper's, of one depth each, must show their mixture."""
 EXAMPLES = 64
 PRESET, RENDERED, OURS, ONLINE = (
     "the paper's recipe",
@@ -36,138 +40,184 @@ PRESET, RENDERED, OURS, ONLINE = (
 
 
 class Fit(Suite):
-    """Training steps on the same windows: both recipes with the same base and layer, in turn.
+    """Training steps of both recipes with the same base and layer on as many windows, in turn.
 
     A pair is one (start state, target state) whose cells enter the loss. The paper's recipe is run as
     the preset of this project, which spares its logits of written columns, and as its code has it.
-    Online, the exact forwards are not counted: they have been made to draw the trajectories.
+    Online, the base's forwards are not counted: they have been made to draw the trajectories.
     """
 
     name = "fit"
 
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-        """A record per model, batch size and depth."""
+        """A record per model, length, batch size and depth."""
         for model in setting.models:
             folder = folder_of(model, setting, note)
-            module = Distillation(str(folder), dtype=setting.dtype, depth=max(DEPTHS))
-            device = torch.device(setting.device)
-            nn.Module.to(module.base.network, device)
-            module.to(device)
-            length = min(*setting.lengths, module.base.max_length)
-            store = random_trajectories(
-                module.base, setting.workdir / "pairs", EXAMPLES, length - 1
-            )
-            for batch_size in setting.batch_sizes:
-                for depth in DEPTHS:
+            # On a CPU memory is measured apart, and before this process holds the model as well.
+            note(f"{model}: memory of a training step")
+            on_cpu = torch.device(setting.device).type == "cpu"
+            memory = _memory(folder, setting) if on_cpu else {}
+            module = _module(folder, setting)
+            for length, asked in lengths_held(setting.lengths, module.base.max_length).items():
+                for batch_size, depth in product(setting.batch_sizes, DEPTHS):
                     note(f"{model}: fit, batch {batch_size}, length {length}, depth {depth}")
-                    record = Bench(module, store, batch_size, depth, device).record(setting)
-                    yield {"model": model, "length": length, **record}
+                    record = Bench(module, length, batch_size, depth).record(setting.repeats)
+                    for name, told in record["measured"].items():
+                        extra = memory.get((asked[0], batch_size, depth, name))
+                        told |= {} if extra is None else {"extra_bytes": extra}
+                    yield {"model": model, "point": "fit", **record}
 
 
-@dataclass(frozen=True)
+def _module(folder: Path, setting: Setting) -> Distillation:
+    """The base on its device, and a layer to train beside it."""
+    loading = Loading(device_map=setting.device)
+    module = Distillation(str(folder), dtype=setting.dtype, depth=max(DEPTHS), loading=loading)
+    return module.to(setting.device)
+
+
+def _memory(folder: Path, setting: Setting) -> dict[tuple[int, int, int, str], int | None]:
+    """Host memory that a step of each recipe takes, by length asked, batch size, depth and recipe."""
+    points = product(setting.lengths, setting.batch_sizes, DEPTHS, (PRESET, RENDERED, OURS, ONLINE))
+    return {
+        (length, batch_size, depth, called(name, depth)): host_growth(
+            _alone, folder, setting, length, batch_size, depth, name
+        )
+        for length, batch_size, depth, name in points
+    }
+
+
+def _alone(
+    folder: Path, setting: Setting, length: int, batch_size: int, depth: int, name: str
+) -> Callable[[], int]:
+    """One step of a recipe, the deepest it draws, after one on a single window: the optimizer's
+    state is held before, as in all steps but the first."""
+    module = _module(folder, setting)
+    length = min(length, module.base.max_length)
+    Bench(module, length, 1, depth).deepest(name)()
+    return Bench(module, length, batch_size, depth).deepest(name)
+
+
+def called(name: str, depth: int) -> str:
+    """A recipe's name in the table."""
+    return f"{name}, depth {depth}"
+
+
 class Bench:
-    """Recipes side by side at one batch size and depth."""
+    """Recipes side by side on windows of one length, at one batch size and depth."""
 
-    module: Distillation
-    store: TrajectoryStore
-    batch_size: int
-    depth: int
-    device: torch.device
+    def __init__(self, module: Distillation, length: int, batch_size: int, depth: int) -> None:
+        self.module, self.length = module, length
+        self.batch_size, self.depth = batch_size, depth
+        self.device = module.base.device
+        self.weights = (1.0,) * depth
+        self.optimizer = torch.optim.AdamW(module.sampler.parameters(), lr=1e-5)
+        responses = EXAMPLES, length - 1
+        self.windows = Windows(
+            [random_trajectories(module.base, *responses)],
+            random_manifest(module.base, *responses),
+            batch_size=batch_size,
+            window=WINDOW,
+            seed=0,
+            starts=WholeWindows(until_padding=False),
+        )
+        paper = OneDepth(skip_padding=False)
+        self.pairs: dict[str, Pairs] = {
+            PRESET: paper, RENDERED: paper, OURS: AllDepths(), ONLINE: AllDepths(),
+        }  # fmt: skip
 
-    def record(self, setting: Setting) -> dict[str, Any]:
-        """What was measured and what counting says."""
-        batches = [batch.to(self.device) for batch in islice(self._windows(), STEPS)]
-        plans = {
-            PRESET: [OneDepth(skip_padding=False).plan(self._weights, b) for b in batches],
-            OURS: [AllDepths().plan(self._weights, b) for b in batches],
-        }
-        with torch.no_grad():
-            heard = [replace(b, hidden=self._hidden(b)) for b in batches]
-        optimizer = torch.optim.AdamW(self.module.sampler.parameters(), lr=1e-5)
-        steps = {
-            PRESET: lambda: self._ours(OneDepth(skip_padding=False), batches, optimizer),
-            RENDERED: lambda: self._papers(plans[PRESET], batches, optimizer),
-            OURS: lambda: self._ours(AllDepths(), batches, optimizer),
-            ONLINE: lambda: self._ours(AllDepths(), heard, optimizer),
-        }
-        # As `fit` trains: mixed precision beside a bfloat16 base.
-        mixed = self.device.type == "cuda" and setting.dtype == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            found = measure(steps, setting.repeats, self.device)
-        flops = {name: self._flops(plans[name], batches) for name in plans}
-        flops[ONLINE] = self._flops(plans[OURS], batches, base=False)
-        ideals = {name: flops[PRESET] / flops[name] for name in (OURS, ONLINE)}
+    def record(self, repeats: int) -> dict[str, Any]:
+        """What was measured, and what counting says."""
+        batches = self._batches()
+        steps = {name: partial(self._steps, name, some) for name, some in batches.items()}
+        found = measure(steps, repeats, self.device)
+        work = {name: self._work(name, some) for name, some in batches.items()}
+        ideals = {name: work[PRESET]["flops"] / one["flops"] for name, one in work.items()}
+        told = against(found, PRESET, "pairs", ideals)
         return {
-            "point": "fit",
+            "length": self.length,
             "batch_size": self.batch_size,
             "depth": self.depth,
             "window": WINDOW,
-            "pairs": {name: _pairs(plan) * self.batch_size for name, plan in plans.items()},
             "measured": {
-                f"{name}, depth {self.depth}": told
-                for name, told in against(found, PRESET, "pairs", ideals).items()
+                called(name, self.depth): {**one, "work_per_pair": work[name]}
+                for name, one in told.items()
             },
         }
 
-    @property
-    def _weights(self) -> tuple[float, ...]:
-        return (1.0,) * self.depth
-
-    def _windows(self) -> Iterator[UnrollBatch]:
-        windows = Windows(
-            [self.store.trajectories()],
-            self.store.manifest,
-            batch_size=self.batch_size,
-            window=WINDOW,
-            seed=0,
+    def deepest(self, name: str) -> Callable[[], int]:
+        """One step of a recipe, at its greatest depth."""
+        batches = self._batches()[name]
+        return partial(
+            self._steps, name, [max(batches, key=lambda b: len(self._plan(name, b).weights))]
         )
-        return (windows[number] for number in range(STEPS))
 
-    def _hidden(self, batch: UnrollBatch) -> Tensor:
+    def _batches(self) -> dict[str, list[UnrollBatch]]:
+        """Each recipe's batches, on their device."""
+        paper = [b.to(self.device) for b in self._mixture()]
+        ours = [self.windows[number].to(self.device) for number in range(STEPS)]
+        return {PRESET: paper, RENDERED: paper, OURS: ours, ONLINE: [self._heard(b) for b in ours]}
+
+    def _mixture(self) -> list[UnrollBatch]:
+        """Batches whose depths come as often as the paper's recipe draws them: few steps drawn freely
+        would be too deep or too shallow by chance."""
+        paper = OneDepth()
+        powers = torch.tensor([paper.decay**k for k in range(self.depth)], dtype=torch.float64)
+        places = (torch.arange(PAPER_STEPS, dtype=torch.float64) + 0.5) / PAPER_STEPS
+        wanted = Counter((torch.searchsorted(powers.softmax(0).cumsum(0), places) + 1).tolist())
+        chosen = list[UnrollBatch]()
+        for number in count():
+            drawn = len(self._plan(PRESET, batch := self.windows[number]).weights)
+            if wanted[drawn]:
+                wanted[drawn] -= 1
+                chosen.append(batch)
+            if not wanted.total():
+                break
+        return chosen
+
+    @torch.no_grad()
+    def _heard(self, batch: UnrollBatch) -> UnrollBatch:
+        """The batch with the base's hidden states, as the online mode gets them."""
         hidden = self.module.base.predict(batch.canvas()).hidden
-        return hidden.unflatten(0, batch.states.shape[:2])
+        return replace(batch, hidden=hidden.unflatten(0, batch.states.shape[:2]))
 
-    def _ours(self, pairs: Pairs, batches: list[UnrollBatch], optimizer: Any) -> int:
-        """Steps of `Distillation` with these pairs; how many pairs."""
-        self.module.pairs = pairs
-        self.module.depth_weights = list(self._weights)
+    def _plan(self, name: str, batch: UnrollBatch) -> Plan:
+        return self.pairs[name].plan(self.weights, batch)
+
+    def _steps(self, name: str, batches: list[UnrollBatch]) -> int:
+        """Training steps, mixed precision where training has it; how many pairs."""
+        module, base = self.module, self.module.base
+        module.pairs, module.depth_weights = self.pairs[name], list(self.weights)
+        mixed = self.device.type == "cuda" and base.dtype == torch.bfloat16
         for batch in batches:
-            _, loss, _ = self.module.losses(batch)
-            _step(loss, optimizer)
-        return _pairs([pairs.plan(self._weights, b) for b in batches]) * self.batch_size
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+                if name == RENDERED:
+                    depth = len(self._plan(name, batch).weights)
+                    loss = paper_loss(base, module.sampler, batch, depth)
+                else:
+                    _, loss, _ = module.losses(batch)
+            self.optimizer.zero_grad()
+            loss.mean().backward()
+            torch.nn.utils.clip_grad_norm_(module.sampler.parameters(), 1.0)
+            self.optimizer.step()
+        return self.batch_size * sum(self._plan(name, b).pairs(WINDOW) for b in batches)
 
-    def _papers(self, plans: list[Plan], batches: list[UnrollBatch], optimizer: Any) -> int:
-        """Steps of the plain rendering, at the depths the preset draws."""
-        base, sampler = self.module.base, self.module.sampler
-        for plan, batch in zip(plans, batches, strict=True):
-            _step(paper_loss(base, sampler, batch, len(plan.weights)), optimizer)
-        return _pairs(plans) * self.batch_size
-
-    def _flops(self, plans: list[Plan], batches: list[UnrollBatch], base: bool = True) -> float:
-        """FLOPs per pair: base forwards, passes forwards and backwards, the head where it is needed."""
+    def _work(self, name: str, batches: list[UnrollBatch]) -> dict[str, float]:
+        """What a pair costs: base forwards, sampler passes, columns through the head - forwards, and
+        backwards, which cost as much again - and FLOPs. A pass with its backward costs three."""
+        pairs = forwards = passes = head = backward = 0.0
+        for batch in batches:
+            plan = self._plan(name, batch)
+            here, made = plan.pairs(WINDOW), plan.passes(WINDOW)
+            targets = min(plan.starts + len(plan.weights) - 1, WINDOW - 1) if plan.starts > 1 else 1
+            masked = float(batch.masked.sum()) / (len(batch.states) * WINDOW)
+            pairs, passes = pairs + here, passes + made
+            forwards += len(plan.states) * (batch.hidden is None)
+            head += self.length * (2 + made) if name == RENDERED else masked * (targets + here)
+            backward += self.length if name == RENDERED else masked * here
         size = arithmetic.measure(type(self.module.base), self.module.base.config)
-        length = batches[0].states.shape[2]
-        total = 0.0
-        for plan, batch in zip(plans, batches, strict=True):
-            masked = float(batch.masked.sum()) / batch.masked[..., 0].numel()
-            width = batch.states.shape[1]
-            if base:
-                total += arithmetic.forward_flops(size, len(plan.states) * length, length, 0)
-            targets = min(plan.starts + len(plan.weights) - 1, width - 1) if plan.starts > 1 else 1
-            total += 2 * size.head * masked * targets
-            total += 3 * arithmetic.pass_flops(size, plan.passes(width) * length, length, 0)
-            total += 2 * (2 * size.head * masked) * plan.pairs(width)
-        return total / _pairs(plans)
-
-
-def _pairs(plans: list[Plan]) -> int:
-    """Pairs per row of all batches."""
-    return sum(plan.pairs(WINDOW) for plan in plans)
-
-
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Backward and update."""
-    optimizer.zero_grad()
-    loss.mean().backward()
-    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
-    optimizer.step()
+        flops = forwards * arithmetic.forward_flops(size, self.length, self.length, 0)
+        flops += passes * 3 * arithmetic.pass_flops(size, self.length, self.length, 0)
+        flops += (head + backward) * 2 * size.head
+        work = {"base_forwards": forwards, "sampler_passes": passes, "flops": flops}
+        work |= {"head_columns": head, "head_columns_backward": backward}
+        return {key: value / pairs for key, value in work.items()}

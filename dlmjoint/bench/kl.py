@@ -85,10 +85,10 @@ class Problem:
         cells, vocabulary, width = size
         generator = torch.Generator(device).manual_seed(0)
         head, student, teacher = (
-            torch.randn((rows, width), generator=generator, device=device) / width**0.5
+            torch.randn((rows, width), generator=generator, device=device)
             for rows in (vocabulary, cells, cells)
         )
-        return cls(head.to(dtype), (student * width**0.5).requires_grad_(), teacher * width**0.5)
+        return cls((head / width**0.5).to(dtype), student.requires_grad_(), teacher)
 
     def once(self, name: str) -> int:
         """Value and gradient in one of the two ways; one loss."""
@@ -115,9 +115,7 @@ class Problem:
 def _alone(name: str, size: tuple[int, int, int], dtype: str) -> Callable[[], int]:
     """One of the ways on a CPU, once it has been tried on a single cell: libraries keep memory of
     their own from the first call on."""
-    cells, *rest = size
-    problem = Problem.drawn((cells, *rest), torch.device("cpu"), torch_dtype(dtype))
-    Problem(problem.head, problem.student[:1].detach().requires_grad_(), problem.teacher[:1]).once(
-        name
-    )
+    problem = Problem.drawn(size, torch.device("cpu"), torch_dtype(dtype))
+    first = problem.student[:1].detach().requires_grad_()
+    Problem(problem.head, first, problem.teacher[:1]).once(name)
     return partial(problem.once, name)

@@ -45,9 +45,8 @@ def paper_decode(
 def _commit(canvas: Canvas, log_probs: Float[Tensor, "B L V"], greedy: bool) -> Commit:
     """The masked column of lowest entropy in every row, and a token there."""
     rows, columns = canvas.masked.nonzero(as_tuple=True)
-    some = log_probs[rows, columns].exp()
-    entropies = Categorical(some, validate_args=False).entropy()
-    drawn = some.argmax(-1) if greedy else Categorical(some, validate_args=False).sample()
+    some = Categorical(log_probs[rows, columns].exp(), validate_args=False)
+    entropies, drawn = some.entropy(), some.probs.argmax(-1) if greedy else some.sample()
     entropy = torch.full_like(canvas.tokens, torch.inf, dtype=entropies.dtype)
     entropy[rows, columns] = entropies
     tokens = canvas.tokens.index_put((rows, columns), drawn)

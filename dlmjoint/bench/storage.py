@@ -1,42 +1,47 @@
 """Bytes per stored trajectory, against the N states of N tokens that the paper's code keeps."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from dlmjoint.bench.fit_step import random_trajectories
-from dlmjoint.bench.random_base import folder_of
-from dlmjoint.bench.suite import Setting, Suite
-from dlmjoint.models.load import load_base
+from dlmjoint.bench.full_size import lengths_held
+from dlmjoint.bench.on_base import OnBase
+from dlmjoint.bench.random_trajectories import random_store
+from dlmjoint.bench.suite import Setting
+from dlmjoint.models.transformer import TransformerBase
 
 EXAMPLES = 256
 """Trajectories in the folder: a shard, as `dlmjoint generate` writes them."""
+STATES = {"int64, as datasets keeps Python's": 8, "int32": 4}
+"""Bytes of a token in the paper's history of states: what its code writes, and the least it could."""
 
 
-class Storage(Suite):
-    """Tokens and order in Parquet shards, on random tokens, which compress worse than text."""
+class Storage(OnBase):
+    """Tokens, order and log-probabilities in a Parquet shard and its manifest. The tokens are random,
+    which compress worse than text; the states are counted, uncompressed."""
 
     name = "storage"
 
-    def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-        """A record per model."""
-        for model in setting.models:
-            note(f"{model}: storage")
-            base = load_base(folder_of(model, setting, note), setting.device, setting.dtype)
-            store = random_trajectories(base, setting.workdir / "stored", EXAMPLES)
-            columns = store.manifest.max_new_tokens
-            written = sum(path.stat().st_size for path in store.folder.iterdir()) / EXAMPLES
-            states = {"int64, as datasets keeps Python's": 8, "int32": 4}
+    def points(
+        self, base: TransformerBase, setting: Setting, note: Callable[[str], None]
+    ) -> Iterator[dict[str, Any]]:
+        """A record per length."""
+        for length in lengths_held(setting.lengths, base.max_length):
+            note(f"storage, length {length}")
+            columns = length - 1
+            with tempfile.TemporaryDirectory(dir=setting.workdir) as folder:
+                store = random_store(base, Path(folder), EXAMPLES, columns)
+                written = sum(path.stat().st_size for path in store.folder.iterdir())
             sizes: dict[str, float] = {
-                f"N² states ({kind})": size * columns**2 for kind, size in states.items()
+                f"N² states ({kind})": size * columns**2 for kind, size in STATES.items()
             }
-            sizes["a stored trajectory"] = written
+            sizes["a stored trajectory"] = written / EXAMPLES
             largest = max(sizes.values())
             yield {
-                "model": model,
-                "point": "storage",
-                "length": columns + 1,
+                "length": length,
                 "measured": {
-                    name: {"peak_bytes": size, "bytes_ratio": largest / size}
+                    name: {"bytes": size, "bytes_ratio": largest / size}
                     for name, size in sizes.items()
                 },
             }

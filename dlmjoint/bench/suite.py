@@ -49,7 +49,7 @@ def find_suite(name: str) -> Suite:
     found = {}
     for module in pkgutil.iter_modules(dlmjoint.bench.__path__):
         for member in vars(importlib.import_module(f"dlmjoint.bench.{module.name}")).values():
-            if inspect.isclass(member) and issubclass(member, Suite) and member is not Suite:
+            if inspect.isclass(member) and issubclass(member, Suite) and hasattr(member, "name"):
                 found[member.name] = member
     if name not in found:
         raise ConfigError(f"there is no suite {name!r}; known: {sorted(found)}")

@@ -16,7 +16,7 @@ LEFT = ("model", "what")
 def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
     """One line per thing measured, medians with their range: what it makes per second, the ratio to
     the baseline of its group (the line without one), the share reached of the ratio that counting
-    gives; milliseconds of what is done once at a time; peak memory, or size."""
+    gives; milliseconds of what is done once at a time; memory, or size."""
     table = Table(box=None, pad_edge=False)
     for heading in HEADINGS:
         left = heading in LEFT
@@ -70,9 +70,12 @@ def _thing(name: str, one: Mapping[str, Any]) -> list[str]:
 
 
 def _memory(one: Mapping[str, Any]) -> str:
-    """Peak or size and, where it was compared, the share of the baseline's."""
+    """Size, memory taken beyond what was held, or else the device's peak; where it was compared, the
+    share of the baseline's."""
+    sizes = (one.get(key) for key in ("bytes", "extra_bytes", "peak_bytes"))
     share = one.get("bytes_ratio")
-    return _bytes(one.get("peak_bytes")) + (f" (1/{_digits(share)})" if share else "")
+    shown = _bytes(next((size for size in sizes if size is not None), None))
+    return shown + (f" (1/{_digits(share)})" if share and share != 1 else "")
 
 
 def _range(values: Mapping[str, float], scale: float = 1) -> str:

@@ -1,15 +1,19 @@
 """What is compared does the same work: the plain loops write and learn what ours do."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from dlmjoint import arithmetic
 from dlmjoint.bench import kl
 from dlmjoint.bench.command import bench
-from dlmjoint.bench.fit import OURS, PRESET, RENDERED, Bench
-from dlmjoint.bench.fit_step import random_trajectories
-from dlmjoint.bench.measure import Measured, against
+from dlmjoint.bench.fit import ONLINE, OURS, PRESET, RENDERED, Bench
+from dlmjoint.bench.measure import Measured, against, host_growth
+from dlmjoint.bench.on_base import half_written, ideal_ratio, masks_left
 from dlmjoint.bench.paper import paper_decode, paper_loss
 from dlmjoint.bench.random_base import published_config, write_random_base
 from dlmjoint.bench.suite import Setting, find_suite
@@ -18,6 +22,8 @@ from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
+from dlmjoint.distill import chunked
+from dlmjoint.distill.chunked import chunk_size
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.pairs import OneDepth
 from dlmjoint.distill.unroll import collate
@@ -83,20 +89,46 @@ def test_a_comparison_has_a_baseline_and_ratios_to_it(
     assert len(lines_of(records)) == sum(len(record["measured"]) for record in records)
 
 
-def test_pairs_are_those_of_the_plans(folder: Path, tmp_path: Path) -> None:
-    module = Distillation(str(folder), depth=7)
-    store = random_trajectories(module.base, tmp_path / "t", 4, 12)
-    record = Bench(module, store, 2, 3, torch.device("cpu")).record(_setting(folder, tmp_path))
-    assert record["pairs"] == {PRESET: 4 * 2 * 1, OURS: 4 * 2 * (7 + 6 + 5)}
-    counts = {name.partition(", depth")[0]: m["count"] for name, m in record["measured"].items()}
-    assert counts[PRESET] == counts[RENDERED] == record["pairs"][PRESET]
-    assert counts[OURS] == record["pairs"][OURS]
+@pytest.fixture
+def module(folder: Path) -> Distillation:
+    return Distillation(str(folder), depth=7)
+
+
+def test_every_pair_that_is_counted_has_cells_in_the_loss(module: Distillation) -> None:
+    bench = Bench(module, length=12, batch_size=2, depth=3)
+    for name, batches in bench._batches().items():
+        assert bench._steps(name, batches) == 2 * (8 + 7 + 6 if "ours" in name else 1) * len(
+            batches
+        )
+        for batch in batches:
+            assert batch.masked.any(-1).all()
+
+
+def test_the_papers_depths_come_as_often_as_its_recipe_draws_them(module: Distillation) -> None:
+    bench = Bench(module, length=12, batch_size=2, depth=3)
+    drawn = [len(bench._plan(PRESET, batch).weights) for batch in bench._batches()[PRESET]]
+    shares = [drawn.count(depth) / len(drawn) for depth in (1, 2, 3)]
+    assert shares == pytest.approx([0.481, 0.292, 0.227], abs=0.05)  # softmax(1, 1/2, 1/4)
+
+
+def test_the_ideal_is_what_counting_gives(module: Distillation) -> None:
+    bench = Bench(module, length=12, batch_size=2, depth=3)
+    batches = bench._batches()
+    work = {name: bench._work(name, some) for name, some in batches.items()}
+    assert work[PRESET]["base_forwards"] == work[RENDERED]["base_forwards"] == 2
+    assert work[OURS]["base_forwards"] == 9 / 21
+    assert work[ONLINE]["base_forwards"] == 0
+    assert work[OURS]["sampler_passes"] == 1
+    assert 1.5 < work[PRESET]["sampler_passes"] < 2  # 1.746 over all draws
+    assert work[RENDERED]["head_columns"] > 2 * work[PRESET]["head_columns"]
+    assert work[ONLINE]["flops"] < work[OURS]["flops"] < work[PRESET]["flops"]
 
 
 def test_a_stored_trajectory_is_fifty_times_smaller_than_its_states(
     folder: Path, tmp_path: Path
 ) -> None:
-    (record,) = find_suite("storage").run(_setting(folder, tmp_path), lambda text: None)
+    setting = replace(_setting(folder, tmp_path), lengths=[128])
+    (record,) = find_suite("storage").run(setting, lambda text: None)
     assert record["length"] == 128
     assert record["measured"]["a stored trajectory"]["bytes_ratio"] >= 50
 
@@ -105,12 +137,59 @@ def test_the_chunked_loss_takes_less_memory_than_the_eager_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kl, "WIDTH", {"cpu": 8})
-    monkeypatch.setattr(kl, "CELLS", 256)
-    (record,) = kl.KL().run(_setting(tmp_path, tmp_path), lambda text: None)
-    chunked = record["measured"][kl.CHUNKED]
-    if chunked["peak_bytes"] is None:
-        pytest.skip("the system does not tell this process its peak memory")
-    assert chunked["bytes_ratio"] > 3
+    cells = 4 * chunk_size(kl.VOCABULARY, torch.device("cpu"))
+    monkeypatch.setattr(kl, "CELLS", {"cpu": (cells,)})
+    setting = replace(_setting(tmp_path, tmp_path), repeats=1)
+    (record,) = kl.KL().run(setting, lambda text: None)
+    found = record["measured"][kl.CHUNKED]
+    if found["extra_bytes"] is None:
+        pytest.skip("the system does not tell a process its peak memory")
+    assert found["bytes_ratio"] > 2
+
+
+def test_both_ways_to_the_loss_give_the_same_value_and_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chunked, "CPU_LOGITS", 3 * 50)
+    problem = kl.Problem.drawn((7, 50, 4), torch.device("cpu"), torch.float32)
+    eager, in_chunks = problem._eager(), problem._chunked()
+    torch.testing.assert_close(in_chunks, eager)
+    found = [torch.autograd.grad(one.sum(), problem.student)[0] for one in (eager, in_chunks)]
+    torch.testing.assert_close(found[1], found[0])
+    assert bool(found[0].any())
+
+
+def test_memory_is_that_of_a_process_of_its_own() -> None:
+    grown = host_growth(_buffer, 1 << 26)
+    if grown is None:
+        pytest.skip("the system does not tell a process its peak memory")
+    assert grown == pytest.approx(1 << 26, rel=0.1)
+
+
+def _buffer(size: int) -> Callable[[], object]:
+    return partial(torch.ones, size, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("commits", [1, 8])
+def test_half_of_a_response_is_masked_on_average(commits: int, random_dream: Dream) -> None:
+    left = masks_left(128, commits, forwards=8)
+    last = left - commits * 8
+    assert (left + last) / 2 == pytest.approx(127 / 2, abs=0.5)
+    assert masks_left(12, commits, forwards=100) == 11
+    canvas = half_written(random_dream, 3, 12, 4)
+    assert canvas.masked.sum(-1).tolist() == [4, 4, 4]
+    assert canvas.tokens.shape == (3, 12)
+
+
+def test_the_ideal_of_one_token_per_forward_is_the_spared_logits() -> None:
+    base = Dream
+    size = arithmetic.measure(base, base.read_config(published_config("dream-7b")))
+    assert ideal_ratio(size, 128, 1, 64, 8) == pytest.approx(
+        arithmetic.forward_flops(size, 128, 128, 128)
+        / arithmetic.forward_flops(size, 128, 128, 60.5 + 1),
+        rel=1e-3,
+    )
+    assert 1 < ideal_ratio(size, 128, 1, 64, 8) < ideal_ratio(size, 128, 4, 64, 8) < 2
 
 
 def test_ratios_are_taken_within_a_repeat_and_beside_the_ideal() -> None:
@@ -134,7 +213,7 @@ def test_all_comparisons_are_one_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kl, "WIDTH", {"cpu": 8})
-    monkeypatch.setattr(kl, "CELLS", 16)
+    monkeypatch.setattr(kl, "CELLS", {"cpu": (2,)})
     output = tmp_path / "all.json"
     bench(
         models=[str(folder)], batch_sizes=[1], lengths=[12], forwards=1, repeats=1,

@@ -1,17 +1,22 @@
 """Draw exact trajectories under `Trainer.predict`: any strategy, any number of processes and nodes.
 
-Processes share nothing: each draws its part of the missing shards and writes them itself.
+Processes share a folder and nothing else: each claims shard after shard, draws and writes it.
 """
 
 import hashlib
 import logging
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar
-from torch.utils.data import DataLoader, Dataset
+import torch
+from torch.utils.data import DataLoader
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
@@ -22,34 +27,23 @@ from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_provenance
 from dlmjoint.random import Noise
+from dlmjoint.trajectories.batching import Batching
+from dlmjoint.trajectories.claims import Claim, Claims
+from dlmjoint.trajectories.progress import Progress
 from dlmjoint.trajectories.prompts import Prompts
 from dlmjoint.trajectories.record import record
 from dlmjoint.trajectories.store import Manifest, TrajectoryStore
-from dlmjoint.types import Trajectory
+from dlmjoint.types import Step, Trajectory
 
 log = logging.getLogger(__name__)
 
 
-class Work(Dataset[tuple[int, tuple[int, ...]]]):
-    """This process's batches: (shard, example ids); a batch never spans two shards."""
-
-    def __init__(self, manifest: Manifest, shards: list[int], batch_size: int) -> None:
-        self.batches = [
-            (shard, tuple(ids[start : start + batch_size]))
-            for shard in shards
-            for ids in [manifest.shard_ids(shard)]
-            for start in range(0, len(ids), batch_size)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> tuple[int, tuple[int, ...]]:
-        return self.batches[index]
-
-
 class Generator(L.LightningModule):
-    """Draws one batch per `predict_step`."""
+    """Draws one shard per `predict_step`, whichever is free by then.
+
+    A batch is a chance to draw a shard and names none: shards are claimed one by one, by processes
+    that come and go. There are as many chances as shards are missing, enough for one process alone.
+    """
 
     allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -58,58 +52,85 @@ class Generator(L.LightningModule):
         base: Base,
         policy: Policy,
         prompts: list[list[int]],
-        manifest: Manifest,
-        missing: list[int],
-        batch_size: int,
+        store: TrajectoryStore,
+        claims: Claims,
+        batching: Batching,
+        progress: Progress,
     ) -> None:
         super().__init__()
         self.base, self.policy, self.prompts = base, policy, prompts
-        self.manifest, self.missing, self.batch_size = manifest, missing, batch_size
+        self.store, self.claims, self.batching, self.progress = store, claims, batching, progress
 
-    def predict_dataloader(self) -> DataLoader[tuple[int, tuple[int, ...]]]:
-        """This process's part of the missing shards; ranks are known only now."""
-        mine = self.missing[self.trainer.global_rank :: self.trainer.world_size]
-        work = Work(self.manifest, mine, self.batch_size)
-        return DataLoader(work, batch_size=None, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
+    def predict_dataloader(self) -> DataLoader[int]:
+        """One chance per missing shard."""
+        chances = range(len(self.store.missing()))
+        return DataLoader(chances, batch_size=None)  # pyright: ignore[reportArgumentType]
 
-    def predict_step(self, batch: tuple[int, tuple[int, ...]], batch_idx: int) -> list[Trajectory]:
-        """The batch's trajectories."""
-        _, ids = batch
-        canvas = self.base.canvas([self.prompts[i] for i in ids], self.manifest.max_new_tokens)
-        noise = Noise(self.manifest.seed, ids)
-        return record(canvas, decode(self.base, canvas, self.policy, noise), ids)
+    def predict_step(self, batch: int, batch_idx: int) -> int:
+        """How many trajectories were drawn and written: a shard's, or none if none is left."""
+        with ending_on_sigterm():
+            claim = self.claims.take(waiting=self.progress.tell)
+            if claim is None:
+                return 0
+            with claim:
+                drawn = self._shard(claim)
+                self.store.write(claim.shard, drawn)
+            self.progress.written()
+            return len(drawn)
+
+    def _shard(self, claim: Claim) -> list[Trajectory]:
+        """All trajectories of a shard, the longest prompts first: rows decoded together are of about
+        the same length, and what does not fit is noticed at once."""
+        drawn: list[Trajectory] = []
+        left = sorted(
+            self.store.manifest.shard_ids(claim.shard), key=lambda i: -len(self.prompts[i])
+        )
+        while left:
+            width = len(self.prompts[left[0]]) + self.store.manifest.max_new_tokens
+            rows = self.batching.rows(len(left), width)
+            try:
+                drawn += self._batch(left[:rows], claim)
+            except torch.OutOfMemoryError:
+                self.batching.halve(rows, width)
+                continue
+            left = left[rows:]
+        return drawn
+
+    def _batch(self, ids: Sequence[int], claim: Claim) -> list[Trajectory]:
+        """The trajectories of some examples, drawn together."""
+        manifest = self.store.manifest
+        canvas = self.base.canvas([self.prompts[i] for i in ids], manifest.max_new_tokens)
+        noise = Noise(manifest.seed, tuple(ids))
+        steps = decode(self.base, canvas, self.policy, noise)
+        return record(canvas, self.progress.follow(_beating(steps, claim)), ids)
 
 
-def _as_it_is(batch: tuple[int, tuple[int, ...]]) -> tuple[int, tuple[int, ...]]:
-    """The batch; the default would turn its tuples into lists."""
-    return batch
+def _beating(steps: Iterable[Step], claim: Claim) -> Iterator[Step]:
+    """The steps as they come, each a sign of life."""
+    for step in steps:
+        claim.beat()
+        yield step
 
 
-class ShardWriter(BasePredictionWriter):
-    """Writes every shard as soon as its last batch is done; keeps one shard in memory."""
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process as an error would, so that its claim is given back.
 
-    store: TrajectoryStore
+    Lightning's own handler only leaves a note that prediction never reads, after a broadcast to
+    processes that may wait elsewhere.
+    """
 
-    def __init__(self) -> None:
-        super().__init__(write_interval="batch")
-        self.held: list[Trajectory] = []
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-    def write_on_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        prediction: list[Trajectory],
-        batch_indices: object,
-        batch: tuple[int, tuple[int, ...]],
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Hold the trajectories until their shard is whole."""
-        shard, _ = batch
-        self.held += prediction
-        if len(self.held) == len(self.store.manifest.shard_ids(shard)):
-            self.store.write(shard, self.held)
-            self.held.clear()
+    if threading.current_thread() is not threading.main_thread():  # signals are not for it
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def generate(
@@ -120,7 +141,7 @@ def generate(
     draw: Draw | None = None,
     order: Order | None = None,
     block_length: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | Literal["auto"] = "auto",
     shard_size: int = 256,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -130,11 +151,13 @@ def generate(
     num_nodes: int = 1,
     strategy: str = "auto",
     loading: Loading | None = None,
+    claim_timeout: float = 600.0,
 ) -> TrajectoryStore:
     """Draw exact trajectories, one token per base forward, into a folder of Parquet shards.
 
-    Run it again to continue after an interruption. An example's content depends on the seed and
-    its id alone: batch size and number of processes change nothing.
+    Run it again to continue after an interruption, or several times at once to share the work: it
+    returns when every shard is there. An example's content depends on the seed and its id alone:
+    batch size and number of processes change nothing.
 
     Args:
         base: folder or hub id of the base.
@@ -145,8 +168,9 @@ def generate(
         order: which column comes next; the lowest entropy by default.
         block_length: draw in blocks of this many columns, left to right, where the sampler is to be
             used so.
-        batch_size: rows decoded together.
-        shard_size: examples per file.
+        batch_size: rows decoded together; `auto`: as many as the device has memory for and use of.
+            Halved where a batch does not fit.
+        shard_size: examples per file: what a process claims at a time, and draws again if it dies.
         seed: of all draws.
         device: where the base runs.
         dtype: torch name of the base's weights.
@@ -155,11 +179,15 @@ def generate(
         num_nodes: machines.
         strategy: Lightning strategy; `ddp` for several processes.
         loading: how the base comes into memory: device_map, bits, attention.
+        claim_timeout: seconds without a sign of life, one per base forward, after which a shard that
+            another process claimed is drawn here instead.
     """
     for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
-        if value < 1:
+        if isinstance(value, int) and value < 1:
             raise ConfigError(f"{name} is {value}, expected at least 1")
-    writer = ShardWriter()
+    if claim_timeout <= 0:
+        raise ConfigError(f"claim_timeout is {claim_timeout}, expected more than 0 seconds")
+    progress = Progress()
     trainer = L.Trainer(
         accelerator="gpu" if device == "cuda" else device,
         devices=devices,
@@ -168,21 +196,28 @@ def generate(
         logger=False,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        callbacks=[RichProgressBar(), writer],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        callbacks=[progress],
     )
     model = load_base(base, str(trainer.strategy.root_device), dtype, revision, loading)
     rows = prompts.ids(model)
     # Refuses prompts that are too long before any work is done; the longest one tells.
-    model.canvas([max(rows, key=len)], max_new_tokens)
+    widest = model.canvas([max(rows, key=len)], max_new_tokens).tokens.shape[1]
+    batching = Batching.of(model, batch_size, widest)
     policy = Policy(order=order or LowEntropy(), draw=draw or Draw(), block_length=block_length)
     manifest = manifest_of(model, policy, rows, max_new_tokens, shard_size, seed)
-    writer.store = store = TrajectoryStore.create(output, manifest)
+    store = TrajectoryStore.create(output, manifest)
+    progress.claims = claims = Claims(store, claim_timeout)
     missing = store.missing()
     log.info("%d of %d shards to draw", len(missing), manifest.num_shards)
-    if missing:
-        module = Generator(model, policy.prepare(model), rows, manifest, missing, batch_size)
+    # Processes started together begin together: another run may finish the folder between their looks.
+    if missing or trainer.world_size > 1:
+        prepared = policy.prepare(model)
+        module = Generator(model, prepared, rows, store, claims, batching, progress)
         trainer.predict(module, return_predictions=False)
-        if trainer.is_global_zero:
+        claims.clear()
+        if missing and trainer.is_global_zero:
             write_provenance(output, {**asdict(manifest), "prompts": prompts, "policy": policy})
     return store
 

@@ -6,6 +6,7 @@ missing can be drawn again by anyone, in any number of processes.
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets import Sequence as ListOf
 from datasets.exceptions import DatasetGenerationError
+from filelock import SoftFileLease
 from pyarrow import parquet
 
 from dlmjoint.errors import DataError, MismatchError
@@ -32,6 +34,10 @@ FEATURES = Features(
 )
 """`order[s]` is the response column written by commit s; the state at step t is the response with
 `order[t:]` masked."""
+
+LEASE = 120.0
+"""Seconds after which a marker file nobody touches is no longer held; its holder touches it three
+times as often."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +80,17 @@ class TrajectoryStore:
 
         Raises MismatchError that names what differs.
         """
-        path = folder / "manifest.json"
-        if path.exists():
-            found = asdict(cls.open(folder).manifest)
-            wanted = asdict(manifest)
-            differing = {
-                key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]
-            }
-            if differing:
-                told = ", ".join(
-                    f"{k}: {a!r} there, {b!r} asked" for k, (a, b) in differing.items()
-                )
-                raise MismatchError(
-                    f"{folder} already holds other trajectories ({told}); choose another folder"
-                )
-        else:
-            write_json(path, asdict(manifest))
+        folder.mkdir(parents=True, exist_ok=True)
+        with SoftFileLease(folder / ".manifest.lock", lease_duration=LEASE):
+            if not (folder / "manifest.json").exists():
+                write_json(folder / "manifest.json", asdict(manifest))
+        found, wanted = asdict(cls.open(folder).manifest), asdict(manifest)
+        differing = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}
+        if differing:
+            told = ", ".join(f"{k}: {a!r} there, {b!r} asked" for k, (a, b) in differing.items())
+            raise MismatchError(
+                f"{folder} already holds other trajectories ({told}); choose another folder"
+            )
         return cls(folder, manifest)
 
     @classmethod
@@ -111,7 +112,8 @@ class TrajectoryStore:
 
     def missing(self) -> list[int]:
         """The shards still to be drawn."""
-        return [s for s in range(self.manifest.num_shards) if not self.path(s).exists()]
+        there = {path.name for path in self.folder.iterdir()}
+        return [s for s in range(self.manifest.num_shards) if self.path(s).name not in there]
 
     def write(self, shard: int, trajectories: Sequence[Trajectory]) -> None:
         """Write one whole shard, in order of example ids."""
@@ -119,7 +121,8 @@ class TrajectoryStore:
         found = [trajectory.example_id for trajectory in trajectories]
         assert found == list(self.manifest.shard_ids(shard)), f"shard {shard} is not whole"
         rows = Dataset.from_list([_row(t) for t in trajectories], features=FEATURES)
-        temporary = self.folder / f".shard-{shard:05d}.{os.getpid()}.parquet"
+        # Process ids alone are not unique among machines that share the folder.
+        temporary = self.folder / f".shard-{shard:05d}.{uuid.uuid4().hex}.parquet"
         parquet.write_table(rows.data.table, temporary)
         os.replace(temporary, self.path(shard))
 

@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The API reference, from the docstrings, as pages in build/docs.
+docs: .venv/.installed
+	$(BIN)/pdoc --docformat google -o build/docs dlmjoint
 
 clean:
 	rm -rf .venv runs

@@ -91,9 +91,9 @@ def evaluate(
     if not processes.first:
         return
     score_run(run_dir, base=loaded, decoders=decoders, device=processes.device)
-    _show(run_dir)
     if expected is not None:
-        show(run_dir, expected, Console())
+        show(run_dir, expected, Console())  # first: the report tells of the verdicts, too
+    _show(run_dir)
 
 
 def score(run_dir: Path, tasks: list[Task] | None = None, device: str = "cpu") -> None:

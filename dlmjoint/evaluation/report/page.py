@@ -104,6 +104,7 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
         "papers": figures.papers(rows),
         "policies": {name: departing(part["policy"]) for name, part in rows.items()},
         "heading": heading,
+        "digits": lambda value: Cell(value).text,
         "parts": _parts,
     }
     without = _render(values, None, "")

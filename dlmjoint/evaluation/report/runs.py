@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmjoint.errors import ConfigError, DataError
+from dlmjoint.evaluation.recipes import VERDICTS
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class Run:
         """The resolved config; None for a run that was started from Python."""
         path = self.folder / "config.yaml"
         return path.read_text(encoding="utf-8") if path.exists() else None
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, Any] | None:
+        """What its recipe says of these very scores; None for a run of no recipe."""
+        path = self.folder / VERDICTS
+        found = _json(path) if path.exists() else None
+        current = found is not None and found["provenance"] == self.scores["provenance"]
+        return found if current else None
 
     @property
     def tasks(self) -> str:

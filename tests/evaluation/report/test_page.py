@@ -235,6 +235,21 @@ def test_runs_are_compared_in_one_page_that_says_what_differs(
         compare([])
 
 
+def test_verdicts_are_told_as_long_as_they_are_of_these_scores(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    verdict = {"decoder": "exact", "metric": "accuracy", "task": "questions", "over": None, "n": N}
+    band = {"published": 0.8125, "low": 0.75, "high": 0.875, "measured": 0.9, "inside": False}
+    scores = json.loads((folder / "scores.json").read_text())
+    told = {"source": "a <b>card</b>", "verdicts": [verdict | band]}
+    path = folder / "verdicts.json"
+    path.write_text(json.dumps(told | {"provenance": scores["provenance"]}))
+    words = " ".join(" ".join(_Reader(page([Run.read(folder)])).texts).split())
+    assert "0 of 1 are inside their bands. Published in: a <b>card</b>." in words
+    assert "questions: accuracy 0.812 0.750–0.875 0.900 9 outside" in words
+    path.write_text(json.dumps(told | {"provenance": {"created": "before"}}))
+    assert "inside their bands" not in page([Run.read(folder)])
+
+
 def test_an_unscored_run_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="score the run first"):
         report(tmp_path)

@@ -1,6 +1,5 @@
 """The tutorial is true: its blocks run, in order, in one process."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ def test_every_block_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.Mo
     blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 6
     for name in ("checkpoints", "configs"):
-        os.symlink(ROOT / name, tmp_path / name)
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "tutorial"}
     for number, block in enumerate(blocks, 1):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from dlmjoint import arithmetic
 from dlmjoint.bench.full_size import lengths_held
@@ -31,12 +32,13 @@ DEPTHS = (3, 7)
 STEPS, PAPER_STEPS = 2, 16
 """Training steps per measurement; the paper's, of one depth each, must show their mixture."""
 EXAMPLES = 64
-PRESET, RENDERED, OURS, ONLINE = (
+RECIPES = PRESET, RENDERED, OURS, ONLINE = (
     "the paper's recipe",
     "the paper's recipe, logits everywhere",
     "ours",
     "ours, online",
 )
+PAPER = OneDepth(skip_padding=False)
 
 
 class Fit(Suite):
@@ -77,7 +79,7 @@ def _module(folder: Path, setting: Setting) -> Distillation:
 
 def _memory(folder: Path, setting: Setting) -> dict[tuple[int, int, int, str], int | None]:
     """Host memory that a step of each recipe takes, by length asked, batch size, depth and recipe."""
-    points = product(setting.lengths, setting.batch_sizes, DEPTHS, (PRESET, RENDERED, OURS, ONLINE))
+    points = product(setting.lengths, setting.batch_sizes, DEPTHS, RECIPES)
     return {
         (length, batch_size, depth, called(name, depth)): host_growth(
             _alone, folder, setting, length, batch_size, depth, name
@@ -91,6 +93,7 @@ def _alone(
 ) -> Callable[[], int]:
     """One step of a recipe, the deepest it draws, after one on a single window: the optimizer's
     state is held before, as in all steps but the first."""
+    disable_progress_bar()  # a process of its own has its own settings
     module = _module(folder, setting)
     length = min(length, module.base.max_length)
     Bench(module, length, 1, depth).deepest(name)()
@@ -120,17 +123,16 @@ class Bench:
             seed=0,
             starts=WholeWindows(until_padding=False),
         )
-        paper = OneDepth(skip_padding=False)
-        self.pairs: dict[str, Pairs] = {
-            PRESET: paper, RENDERED: paper, OURS: AllDepths(), ONLINE: AllDepths(),
-        }  # fmt: skip
+        ours = AllDepths()
+        chosen = PAPER, PAPER, ours, ours
+        self.pairs: dict[str, Pairs] = dict(zip(RECIPES, chosen, strict=True))
 
     def record(self, repeats: int) -> dict[str, Any]:
         """What was measured, and what counting says."""
-        batches = self._batches()
-        steps = {name: partial(self._steps, name, some) for name, some in batches.items()}
+        batches = {name: self.batches(name) for name in RECIPES}
+        steps = {name: partial(self.steps, name, some) for name, some in batches.items()}
         found = measure(steps, repeats, self.device)
-        work = {name: self._work(name, some) for name, some in batches.items()}
+        work = {name: self.work(name, some) for name, some in batches.items()}
         ideals = {name: work[PRESET]["flops"] / one["flops"] for name, one in work.items()}
         told = against(found, PRESET, "pairs", ideals)
         return {
@@ -146,27 +148,27 @@ class Bench:
 
     def deepest(self, name: str) -> Callable[[], int]:
         """One step of a recipe, at its greatest depth."""
-        batches = self._batches()[name]
+        batches = self.batches(name)
         return partial(
-            self._steps, name, [max(batches, key=lambda b: len(self._plan(name, b).weights))]
+            self.steps, name, [max(batches, key=lambda b: self.plan(name, b).passes(WINDOW))]
         )
 
-    def _batches(self) -> dict[str, list[UnrollBatch]]:
-        """Each recipe's batches, on their device."""
-        paper = [b.to(self.device) for b in self._mixture()]
-        ours = [self.windows[number].to(self.device) for number in range(STEPS)]
-        return {PRESET: paper, RENDERED: paper, OURS: ours, ONLINE: [self._heard(b) for b in ours]}
+    def batches(self, name: str) -> list[UnrollBatch]:
+        """A recipe's batches, on their device."""
+        if self.pairs[name] == PAPER:
+            return [batch.to(self.device) for batch in self._mixture()]
+        batches = [self.windows[number].to(self.device) for number in range(STEPS)]
+        return [self._heard(batch) for batch in batches] if name == ONLINE else batches
 
     def _mixture(self) -> list[UnrollBatch]:
         """Batches whose depths come as often as the paper's recipe draws them: few steps drawn freely
         would be too deep or too shallow by chance."""
-        paper = OneDepth()
-        powers = torch.tensor([paper.decay**k for k in range(self.depth)], dtype=torch.float64)
+        powers = torch.tensor([PAPER.decay**k for k in range(self.depth)], dtype=torch.float64)
         places = (torch.arange(PAPER_STEPS, dtype=torch.float64) + 0.5) / PAPER_STEPS
         wanted = Counter((torch.searchsorted(powers.softmax(0).cumsum(0), places) + 1).tolist())
         chosen = list[UnrollBatch]()
         for number in count():
-            drawn = len(self._plan(PRESET, batch := self.windows[number]).weights)
+            drawn = len(self.plan(PRESET, batch := self.windows[number]).weights)
             if wanted[drawn]:
                 wanted[drawn] -= 1
                 chosen.append(batch)
@@ -174,16 +176,17 @@ class Bench:
                 break
         return chosen
 
-    @torch.no_grad()
     def _heard(self, batch: UnrollBatch) -> UnrollBatch:
-        """The batch with the base's hidden states, as the online mode gets them."""
-        hidden = self.module.base.predict(batch.canvas()).hidden
-        return replace(batch, hidden=hidden.unflatten(0, batch.states.shape[:2]))
+        """The batch with hidden states that the base need not compute: any, no time depends on them."""
+        base = self.module.base
+        shape = (*batch.states.shape, base.hidden_size)
+        return replace(batch, hidden=torch.randn(shape, dtype=base.dtype, device=self.device))
 
-    def _plan(self, name: str, batch: UnrollBatch) -> Plan:
+    def plan(self, name: str, batch: UnrollBatch) -> Plan:
+        """What a recipe makes of a batch."""
         return self.pairs[name].plan(self.weights, batch)
 
-    def _steps(self, name: str, batches: list[UnrollBatch]) -> int:
+    def steps(self, name: str, batches: list[UnrollBatch]) -> int:
         """Training steps, mixed precision where training has it; how many pairs."""
         module, base = self.module, self.module.base
         module.pairs, module.depth_weights = self.pairs[name], list(self.weights)
@@ -191,7 +194,7 @@ class Bench:
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
                 if name == RENDERED:
-                    depth = len(self._plan(name, batch).weights)
+                    depth = len(self.plan(name, batch).weights)
                     loss = paper_loss(base, module.sampler, batch, depth)
                 else:
                     _, loss, _ = module.losses(batch)
@@ -199,14 +202,14 @@ class Bench:
             loss.mean().backward()
             torch.nn.utils.clip_grad_norm_(module.sampler.parameters(), 1.0)
             self.optimizer.step()
-        return self.batch_size * sum(self._plan(name, b).pairs(WINDOW) for b in batches)
+        return self.batch_size * sum(self.plan(name, b).pairs(WINDOW) for b in batches)
 
-    def _work(self, name: str, batches: list[UnrollBatch]) -> dict[str, float]:
+    def work(self, name: str, batches: list[UnrollBatch]) -> dict[str, float]:
         """What a pair costs: base forwards, sampler passes, columns through the head - forwards, and
         backwards, which cost as much again - and FLOPs. A pass with its backward costs three."""
         pairs = forwards = passes = head = backward = 0.0
         for batch in batches:
-            plan = self._plan(name, batch)
+            plan = self.plan(name, batch)
             here, made = plan.pairs(WINDOW), plan.passes(WINDOW)
             targets = min(plan.starts + len(plan.weights) - 1, WINDOW - 1) if plan.starts > 1 else 1
             masked = float(batch.masked.sum()) / (len(batch.states) * WINDOW)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dlmjoint import arithmetic
-from dlmjoint.bench import kl
+from dlmjoint.bench import fit, kl
 from dlmjoint.bench.command import bench
-from dlmjoint.bench.fit import ONLINE, OURS, PRESET, RENDERED, Bench
+from dlmjoint.bench.fit import ONLINE, OURS, PRESET, RECIPES, RENDERED, Bench
 from dlmjoint.bench.measure import Measured, against, host_growth
 from dlmjoint.bench.on_base import half_written, ideal_ratio, masks_left
 from dlmjoint.bench.paper import paper_decode, paper_loss
@@ -77,8 +77,9 @@ def _setting(folder: Path, workdir: Path) -> Setting:
 
 @pytest.mark.parametrize("name", ["decode", "generate", "fit"])
 def test_a_comparison_has_a_baseline_and_ratios_to_it(
-    name: str, folder: Path, tmp_path: Path
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fit, "DEPTHS", (3,))
     records = list(find_suite(name).run(_setting(folder, tmp_path), lambda text: None))
     assert records
     for record in records:
@@ -86,6 +87,7 @@ def test_a_comparison_has_a_baseline_and_ratios_to_it(
         assert "ratio" not in baseline
         for one in others:
             assert one["ratio"]["low"] <= one["ratio"]["median"] <= one["ratio"]["high"]
+            assert one["share_of_ideal"]["median"] > 0
     assert len(lines_of(records)) == sum(len(record["measured"]) for record in records)
 
 
@@ -96,25 +98,23 @@ def module(folder: Path) -> Distillation:
 
 def test_every_pair_that_is_counted_has_cells_in_the_loss(module: Distillation) -> None:
     bench = Bench(module, length=12, batch_size=2, depth=3)
-    for name, batches in bench._batches().items():
-        assert bench._steps(name, batches) == 2 * (8 + 7 + 6 if "ours" in name else 1) * len(
-            batches
-        )
+    for name in RECIPES:
+        batches, pairs = bench.batches(name), 8 + 7 + 6 if "ours" in name else 1
+        assert bench.steps(name, batches) == 2 * pairs * len(batches)
         for batch in batches:
             assert batch.masked.any(-1).all()
 
 
 def test_the_papers_depths_come_as_often_as_its_recipe_draws_them(module: Distillation) -> None:
     bench = Bench(module, length=12, batch_size=2, depth=3)
-    drawn = [len(bench._plan(PRESET, batch).weights) for batch in bench._batches()[PRESET]]
+    drawn = [len(bench.plan(PRESET, batch).weights) for batch in bench.batches(PRESET)]
     shares = [drawn.count(depth) / len(drawn) for depth in (1, 2, 3)]
     assert shares == pytest.approx([0.481, 0.292, 0.227], abs=0.05)  # softmax(1, 1/2, 1/4)
 
 
 def test_the_ideal_is_what_counting_gives(module: Distillation) -> None:
     bench = Bench(module, length=12, batch_size=2, depth=3)
-    batches = bench._batches()
-    work = {name: bench._work(name, some) for name, some in batches.items()}
+    work = {name: bench.work(name, bench.batches(name)) for name in RECIPES}
     assert work[PRESET]["base_forwards"] == work[RENDERED]["base_forwards"] == 2
     assert work[OURS]["base_forwards"] == 9 / 21
     assert work[ONLINE]["base_forwards"] == 0
@@ -214,6 +214,7 @@ def test_all_comparisons_are_one_run(
 ) -> None:
     monkeypatch.setattr(kl, "WIDTH", {"cpu": 8})
     monkeypatch.setattr(kl, "CELLS", {"cpu": (2,)})
+    monkeypatch.setattr(fit, "host_growth", lambda *arguments: None)
     output = tmp_path / "all.json"
     bench(
         models=[str(folder)], batch_sizes=[1], lengths=[12], forwards=1, repeats=1,

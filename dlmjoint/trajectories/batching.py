@@ -47,6 +47,7 @@ class Batching:
                 "in fewer bits (loading)"
             )
         enough = ENOUGH["cpu" if base.device.type == "cpu" else "cuda"]
+        log.info("memory for %d columns per forward, %d of them of use", fitting, enough)
         return cls(most_columns=max(width, min(fitting, enough)))
 
     def rows(self, waiting: int, width: int) -> int:

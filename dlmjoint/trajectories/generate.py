@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.early import EarlyCommit, Never
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
@@ -140,6 +141,7 @@ def generate(
     max_new_tokens: int = 128,
     draw: Draw | None = None,
     order: Order | None = None,
+    early: EarlyCommit | None = None,
     block_length: int | None = None,
     batch_size: int | Literal["auto"] = "auto",
     shard_size: int = 256,
@@ -166,6 +168,8 @@ def generate(
         max_new_tokens: response columns N; also the number of forwards.
         draw: temperature, top-p and further forbidden ids.
         order: which column comes next; the lowest entropy by default.
+        early: finish rows before their last forward; `EndOfText` spares the forwards behind the end of
+            a text, whose columns are then filled and no longer drawn. Nothing by default: exact.
         block_length: draw in blocks of this many columns, left to right, where the sampler is to be
             used so.
         batch_size: rows decoded together; `auto`: as many as the device has memory for and use of.
@@ -205,7 +209,12 @@ def generate(
     # Refuses prompts that are too long before any work is done; the longest one tells.
     widest = model.canvas([max(rows, key=len)], max_new_tokens).tokens.shape[1]
     batching = Batching.of(model, batch_size, widest)
-    policy = Policy(order=order or LowEntropy(), draw=draw or Draw(), block_length=block_length)
+    policy = Policy(
+        order=order or LowEntropy(),
+        draw=draw or Draw(),
+        early=early or Never(),
+        block_length=block_length,
+    )
     manifest = manifest_of(model, policy, rows, max_new_tokens, shard_size, seed)
     store = TrajectoryStore.create(output, manifest)
     progress.claims = claims = Claims(store, claim_timeout)

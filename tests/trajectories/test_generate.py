@@ -11,13 +11,17 @@ import torch
 
 import dlmjoint
 from dlmjoint.decoding.draw import Draw, forbid
+from dlmjoint.decoding.end_of_text import EndOfText
 from dlmjoint.errors import ConfigError, DataError, MismatchError
 from dlmjoint.models.dream import Dream
+from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.tiny.prompts import Questions
 from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import FromDataset, Mixture, PromptFile, Unconditional
 from dlmjoint.trajectories.store import TrajectoryStore
-from tests.conftest import GOLDEN
+from dlmjoint.types import Canvas, Prediction
+from tests.conftest import CHECKPOINTS, GOLDEN
 
 BASE = str(GOLDEN / "dream")
 
@@ -200,3 +204,38 @@ def test_a_folder_without_a_manifest_is_no_store(tmp_path: Path) -> None:
 def test_trajectories_of_another_base_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="was drawn from"):
         _draw(tmp_path).check(Dream.random())
+
+
+def test_rows_that_stop_at_the_end_of_their_text_have_the_same_texts_for_fewer_forwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(CHECKPOINTS / "tiny-dream")
+    rows = []
+    predict = TransformerBase.predict
+
+    def counting(self: TransformerBase, canvas: Canvas, *rest, **settings) -> Prediction:
+        rows.append(len(canvas.tokens))
+        return predict(self, canvas, *rest, **settings)
+
+    monkeypatch.setattr(TransformerBase, "predict", counting)
+
+    def drawn(folder: str, early: EndOfText | None) -> tuple[list[str], int]:
+        rows.clear()
+        store = generate(
+            base.name,
+            tmp_path / folder,
+            Questions(8),
+            max_new_tokens=24,
+            block_length=8,
+            early=early,
+            device="cpu",
+        )
+        return [base.decode(t.response.tolist()) for t in store.trajectories()], sum(rows)
+
+    texts, forwards = drawn("exact", None)
+    assert forwards == 8 * 24
+    same, fewer = drawn("stopped", EndOfText())
+    assert same == texts
+    assert fewer < forwards
+    with pytest.raises(MismatchError, match="policy"):
+        drawn("exact", EndOfText())

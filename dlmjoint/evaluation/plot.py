@@ -49,17 +49,17 @@ def draw_quality(scores: Mapping[str, Any], path: Path) -> bool:
     keys = [key for metric in PANELS for key in measured(rows) if key[1] == metric]
     if not keys:
         return False
-    names = list(dict.fromkeys(map(family, rows)))
-    crowded = len(names) > ROOM
-    lines = -(-len(names) // (2 * len(keys))) if crowded else 0
-    size = (SIZE[0] * len(keys), SIZE[1] + 0.2 * lines)
+    numbers = numbered(rows)
+    crowded = len(numbers) > ROOM
+    below = -(-len(numbers) // (2 * len(keys))) if crowded else 0
+    size = (SIZE[0] * len(keys), SIZE[1] + 0.2 * below)
     figure = Figure(figsize=size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for axes, (task, metric) in zip(
         figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True
     ):
         ceiling = scores["ceiling"].get(task, {}).get(metric)
-        draw(axes, points(rows, task, metric), names, ceiling)
+        draw(axes, points(rows, task, metric), numbers, ceiling)
         axes.set_title(titled(task, metric), fontsize=10, loc="left")
         axes.set_xlabel("tokens per base forward")
         if not crowded:
@@ -84,6 +84,11 @@ def family(decoder: str) -> str:
     """The name without its K: `joint-k4` is of the family `joint`, `joint-k4+cache` of
     `joint+cache`."""
     return re.sub(r"-k\d+(?!\d)", "", decoder, count=1)
+
+
+def numbered(rows: Rows) -> dict[str, int]:
+    """The families of decoders, and the number that says how each is drawn."""
+    return {name: number for number, name in enumerate(dict.fromkeys(map(family, rows)))}
 
 
 def measured(rows: Rows) -> list[tuple[str, str]]:
@@ -119,22 +124,22 @@ def points(
 
 def draw(
     axes: Axes,
-    families: Mapping[str, Sequence[Point]],
-    styles: Sequence[str],
+    lines: Mapping[str, Sequence[Point]],
+    numbers: Mapping[str, int],
     ceiling: Mapping[str, float] | None = None,
     logarithmic: bool = False,
 ) -> None:
-    """Draw families with their intervals; `styles` says which family has which colour and marker.
+    """Draw lines with their intervals; a line's number says which colour and marker it has.
 
-    Everything drawn of a family is labelled for who works on the picture: `s3-line` and `s3-bars`,
-    and `s3-p0` for its first point.
+    Everything drawn of a line is labelled for who works on the picture: `s3-line` and `s3-bars` for
+    one of number 3, and its points as `labelled` says.
     """
     if ceiling is not None:
         low, high = ceiling["low"], ceiling["high"]
         axes.axhline(ceiling["value"], color=SOFT, lw=1, ls="--", label="ceiling", gid="ceiling")
         axes.axhspan(low, high, color=SOFT, alpha=0.12, lw=0, gid="ceiling-band")
-    for name, some in families.items():
-        number = styles.index(name)
+    for index, (name, some) in enumerate(lines.items()):
+        number = numbers[name]
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[number % len(MARKERS)]
         speeds, values = [p.speed for p in some], [p.value for p in some]
@@ -152,7 +157,7 @@ def draw(
                 mew=0.7,
                 ls="none" if len(some) == 1 or place else "-",
                 label=name if place == 0 else None,
-                gid=f"s{number}-p{place}",
+                gid=f"s{number}-{index}-{place}",
                 zorder=3,
             )
     if logarithmic:
@@ -172,9 +177,9 @@ def draw(
 
 
 def labelled(
-    styles: Sequence[str], families: Mapping[str, Sequence[Point]]
+    lines: Mapping[str, Sequence[Point]], numbers: Mapping[str, int]
 ) -> Iterator[tuple[str, Point]]:
     """Every point with the label it was drawn under."""
-    for name, some in families.items():
+    for index, (name, some) in enumerate(lines.items()):
         for place, point in enumerate(some):
-            yield f"s{styles.index(name)}-p{place}", point
+            yield f"s{numbers[name]}-{index}-{place}", point

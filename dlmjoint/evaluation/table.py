@@ -12,7 +12,13 @@ from rich.text import Text
 DETAILS = ("agreement_grammar", "agreement_faithful", "answered")
 """Metrics the terminal leaves out for want of room; the report has them."""
 
-TITLES = {"mauve": "MAUVE", "nll": "NLL", "trajectory_kl": "trajectory KL"}
+TITLES = {
+    "mauve": "MAUVE",
+    "nll": "NLL",
+    "trajectory_kl": "trajectory KL",
+    "kl": "KL",
+    "top1": "top-1 agreement",
+}
 """Headings that are not simply the metric's name."""
 
 LOWER = {"nll", "kl", "perplexity", "bits", "variation"}

@@ -25,6 +25,7 @@ from dlmjoint.evaluation.plot import (
     family,
     labelled,
     measured,
+    numbered,
     points,
     titled,
 )
@@ -38,6 +39,8 @@ SPEEDS = {
 """What quality is drawn against."""
 FRAME = (0.115, 0.145, 0.875, 0.845)
 """Of a plot's axes in it: left, bottom, width, height."""
+AT_DEPTH = re.compile(r"(.+)@(\d+)")
+"""The name of a metric of the j-th token of a forward: `kl@3`."""
 SPEEDUP_AXIS = "speed-up in time"
 VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", PAPER: "--paper"} | {
     colour: f"--series-{number}" for number, colour in enumerate(COLOURS)
@@ -57,23 +60,44 @@ class Panel:
 
 
 def quality(rows: Rows, ceilings: Mapping[str, Any]) -> list[Panel]:
-    """Every metric against both speeds."""
-    styles = families(rows)
+    """Every metric against both speeds, but those that are measured by depth."""
+    numbers = numbered(rows)
     panels = []
     for number, (task, metric) in enumerate(measured(rows)):
+        if AT_DEPTH.fullmatch(metric):
+            continue
         ceiling = ceilings.get(task, {}).get(metric)
         svgs = {}
         for speed, axis in SPEEDS.items():
             found = points(rows, task, metric, speed)
             prefix = f"quality-{number}-{speed}-"
-            svgs[speed] = _svg(found, styles, axis, titled(task, metric), prefix, ceiling)
+            svgs[speed] = _svg(found, numbers, axis, titled(task, metric), prefix, ceiling)
         panels.append(Panel(titled(task, metric), svgs))
+    return panels
+
+
+def depths(rows: Rows) -> list[Panel]:
+    """What is measured of the j-th token of a forward, against j: one line per decoder."""
+    families = numbered(rows)
+    numbers = {name: families[family(name)] for name in rows}
+    keys = [(t, AT_DEPTH.fullmatch(m)) for t, m in measured(rows)]
+    panels = []
+    for task, metric in dict.fromkeys((task, found[1]) for task, found in keys if found):
+        lines: dict[str, list[Point]] = {}
+        for name, part in rows.items():
+            for key, score in part["tasks"].get(task, {}).items():
+                found = AT_DEPTH.fullmatch(key)
+                if found and found[1] == metric:
+                    lines.setdefault(name, []).append(Point(name, float(found[2]), **score))
+        title = f"{titled(task, metric)}, by depth"
+        svg = _svg(lines, numbers, "token of its forward", title, f"depths-{len(panels)}-")
+        panels.append(Panel(title, {"depth": svg}))
     return panels
 
 
 def papers(rows: Rows) -> list[Panel]:
     """The run's lines beside the papers' points, where the papers have measured the same thing."""
-    styles = families(rows)
+    numbers = numbered(rows)
     reference = next(iter(rows.values()))["cost"]["tokens_per_second"]
     sped = {
         name: {
@@ -96,14 +120,9 @@ def papers(rows: Rows) -> list[Panel]:
             lettered = [(chr(ord("a") + i), curve, name) for i, (curve, name) in enumerate(theirs)]
             title = SPEEDUP_AXIS if metric == SPEEDUP else titled(task, metric)
             prefix = f"papers-{len(panels)}-"
-            svg = _svg(ours, styles, axis, title, prefix, theirs=lettered)
+            svg = _svg(ours, numbers, axis, title, prefix, theirs=lettered)
             panels.append(Panel(title, {x: svg}, lettered))
     return panels
-
-
-def families(rows: Rows) -> list[str]:
-    """Every family of decoders, in the order of its colours."""
-    return list(dict.fromkeys(map(family, rows)))
 
 
 def _speedups(rows: Rows) -> dict[str, list[Point]]:
@@ -117,7 +136,7 @@ def _speedups(rows: Rows) -> dict[str, list[Point]]:
 
 def _svg(
     found: Mapping[str, Sequence[Point]],
-    styles: Sequence[str],
+    numbers: Mapping[str, int],
     axis: str,
     title: str,
     prefix: str,
@@ -133,9 +152,9 @@ def _svg(
         axes.plot(x, y, marker=f"$\\mathbf{{{letter}}}$", ms=6.5, mew=0, gid=f"t{number}", **style)
         labels[f"t{number}"] = f"{letter}: {curve.source}, {curve.place}: {curve.setting}, {name}"
     # Published speeds lie close together below two and go up to sixteen.
-    draw(axes, found, styles, ceiling, logarithmic=bool(theirs))
+    draw(axes, found, numbers, ceiling, logarithmic=bool(theirs))
     axes.set_xlabel(axis)
-    for label, point in labelled(styles, found):
+    for label, point in labelled(found, numbers):
         labels[label] = _told(point, axis)
     return inline(figure, title, labels, prefix)
 

@@ -10,7 +10,7 @@ from typing import Any
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import LoadError
 from dlmjoint.evaluation import settings
-from dlmjoint.evaluation.plot import family
+from dlmjoint.evaluation.plot import family, measured, numbered
 from dlmjoint.evaluation.report import figures
 from dlmjoint.evaluation.report.examples import Browser
 from dlmjoint.evaluation.report.runs import Run, departures, merged
@@ -85,7 +85,11 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
     rows = merged(runs)
     scores = {run.name: run.scores for run in runs}
     ceilings = runs[0].scores["ceiling"] if len(runs) == 1 else {}
-    table, costs = _speed_first(table_of(scores)), _costs(table_of(scores, costs=tuple(COST)))
+    by_depth = [metric for _, metric in measured(rows) if figures.AT_DEPTH.fullmatch(metric)]
+    table, costs = (
+        _speed_first(table_of(scores, by_depth)),
+        _costs(table_of(scores, costs=tuple(COST))),
+    )
     values = {
         "title": " · ".join(run.title for run in runs),
         "runs": runs,
@@ -95,12 +99,13 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
         "marks": marks(table),
         "costs": costs,
         "cost_marks": marks(costs),
-        "series": {name: figures.families(rows).index(family(name)) for name in rows},
-        "families": figures.families(rows),
+        "series": {name: numbered(rows)[family(name)] for name in rows},
+        "families": list(numbered(rows)),
         "ceiling": CEILING,
         "pairs": [pairs for run in runs for pairs in _pairs(run)],
         "areas": [area for run in runs for area in _areas(run)],
         "quality": figures.quality(rows, ceilings),
+        "depths": figures.depths(rows),
         "papers": figures.papers(rows),
         "policies": {name: departing(part["policy"]) for name, part in rows.items()},
         "heading": heading,
@@ -221,7 +226,8 @@ def _groups(table: Table, rows: figures.Rows) -> list[tuple[str, int, str]]:
 
 
 def _pairs(run: Run) -> Iterator[Pairs]:
-    for task, metrics in run.scores.get("pairs", {}).items():
+    for task, everything in run.scores.get("pairs", {}).items():
+        metrics = {m: some for m, some in everything.items() if not figures.AT_DEPTH.fullmatch(m)}
         found: dict[str, list[Pair | None]] = {}
         for place, (metric, entries) in enumerate(metrics.items()):
             reach = max(

@@ -113,7 +113,7 @@ def _departures(one: Run, other: Run) -> Iterator[str]:
         mine, yours = ours["tasks"][task]["init_args"], theirs["tasks"][task]["init_args"]
         changed = sorted(k for k in mine.keys() | yours.keys() if mine.get(k) != yours.get(k))
         if changed:
-            yield f"task {task}: {', '.join(changed)} differ between {one.title} and {other.title}"
+            yield f"task {task}: {', '.join(changed)} not the same in {one.title} and {other.title}"
 
 
 def _json(path: Path) -> Any:

@@ -121,6 +121,23 @@ def test_every_point_says_what_it_is(read: _Reader) -> None:
     assert any("Dream-7B" in label for label in theirs)
 
 
+def test_what_is_measured_by_depth_is_one_plot(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    scores = json.loads((folder / "scores.json").read_text())
+    for name, k in DECODERS.items():
+        deep = {"low": 0.0, "high": 1.0, "n": N}
+        found = {f"kl@{j}": deep | {"value": j * k / 100} for j in range(1, 4)}
+        scores["decoders"][name]["tasks"]["free_text"] |= found
+    (folder / "scores.json").write_text(json.dumps(scores))
+    read = _Reader(page([Run.read(folder)]))
+    labels = [a["aria-label"] or "" for _, a in read.tags if a.get("class") == "point"]
+    mine = [label for label in labels if "token of its forward" in label]
+    assert len(mine) == len(set(mine)) == 3 * len(DECODERS)
+    assert "marginals-k4: 0.080 (0.000–1.000), n = 9; 2.000 token of its forward" in mine
+    assert "KL (free text), by depth" in read.texts
+    assert "kl@1" not in "".join(read.texts)
+
+
 def test_examples_are_left_out_where_they_do_not_fit(scripted: Path, html: str) -> None:
     assert len(html.encode()) < LIMIT
     limit = len(html.encode()) + 280_000  # the reserve for the player is 300,000
@@ -229,7 +246,7 @@ def test_runs_are_compared_in_one_page_that_says_what_differs(
     )
     assert "reference_seed: 1000 in scripted, 1001 in other" in words
     assert "base:" in words
-    assert "task questions: n differ between scripted and other" in words
+    assert "task questions: n not the same in scripted and other" in words
     assert "other/exact" in (tmp_path / "both" / "table.md").read_text()
     with pytest.raises(ConfigError, match="nothing to compare"):
         compare([])

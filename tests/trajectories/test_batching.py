@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.base import Base
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.llada import Llada
 from dlmjoint.models.transformer import TransformerBase
@@ -50,7 +49,7 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     predict = TransformerBase.predict
 
-    def seeing(self: Base, canvas: Canvas, *rest, **settings) -> Prediction:
+    def seeing(self: TransformerBase, canvas: Canvas, *rest, **settings) -> Prediction:
         if seen[-1:] != [tuple(canvas.tokens.shape)]:
             seen.append(tuple(canvas.tokens.shape))
         return predict(self, canvas, *rest, **settings)
@@ -91,7 +90,7 @@ def test_a_batch_the_device_has_no_memory_for_is_halved_until_it_fits(
     shapes.clear()
     predict = TransformerBase.predict
 
-    def small(self: Base, canvas: Canvas, *rest, **settings) -> Prediction:
+    def small(self: TransformerBase, canvas: Canvas, *rest, **settings) -> Prediction:
         if len(canvas.tokens) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return predict(self, canvas, *rest, **settings)
@@ -131,6 +130,7 @@ def _fits(base: TransformerBase, free: int) -> bool:
 @pytest.mark.parametrize("family", [Dream, Llada])
 def test_a_forward_takes_the_memory_that_arithmetic_says(family: type[TransformerBase]) -> None:
     base = family.random()
+    assert isinstance(base, TransformerBase)
     canvas = base.canvas([[1] * (1 + row % 3) for row in range(8)], 40)
     with torch.inference_mode():
         measured = most_live_bytes(lambda: base.predict(canvas))

@@ -34,6 +34,8 @@ from dlmjoint.trajectories.generate import generate
 Result = TypeVar("Result")
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
 """Lightning's own; they take a trainer, a model and a data section."""
+LM_EVAL = "lm-eval"
+"""lm-eval's own command, which then knows the model `dlmjoint`."""
 COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "eval": evaluate,
@@ -54,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if argv and argv[0] in TRAINER_VERBS:
         _one_line_errors(lambda: train(argv))
         return
+    if argv and argv[0] == LM_EVAL:
+        _one_line_errors(lambda: lm_eval(argv[1:]))
+        return
     if argv and argv[0] in COMMANDS:
         rewrite = SHORTHAND.get(argv[0], list)
         flags = [with_underscores(a) if a.startswith("--") else a for a in argv[1:]]
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(COMMANDS[argv[0]], given, name=f"dlmjoint {argv[0]}")
         return
     parser = ArgumentParser(prog="dlmjoint", description=_overview())
-    parser.add_argument("verb", choices=[*COMMANDS, *TRAINER_VERBS[:2]], help="what to do")
+    parser.add_argument("verb", choices=[*COMMANDS, *TRAINER_VERBS[:2], LM_EVAL], help="what to do")
     parser.parse_args(argv[:1])
 
 
@@ -109,6 +114,7 @@ SHORTHAND: dict[str, Callable[[list[str]], list[str]]] = {
 def _overview() -> str:
     lines = [f"{name}: {_first_line(command)}" for name, command in COMMANDS.items()]
     lines.append("fit, validate: Distil trajectories into a joint sampler (LightningCLI).")
+    lines.append("lm-eval: lm-eval's command line, with --model dlmjoint.")
     return " ".join(lines) + " Each verb has --help and takes --config FILE."
 
 
@@ -211,6 +217,13 @@ def train(arguments: Sequence[str]) -> None:
     # LightningCLI warns of arguments given twice, to it and to the process.
     args = None if given == sys.argv[1:] else given
     TrainCLI(Distillation, FitData, subclass_mode_data=True, args=args, **TRAINING)
+
+
+def lm_eval(arguments: Sequence[str]) -> None:
+    """lm-eval's command line, knowing our model. Raises ConfigError if lm-eval is not installed."""
+    from dlmjoint.evaluation.lm_eval import command  # an extra, and slow to import
+
+    command(arguments)
 
 
 def lightning() -> None:

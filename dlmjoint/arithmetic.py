@@ -18,6 +18,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.trajectories import batching
 
 COMMITS = (1, 2, 3, 4, 8)
 """The K that are reported."""
@@ -294,9 +295,8 @@ def base_bytes(size: Size, element: int, bits: int | None = None) -> float:
 
 
 def forward_bytes(size: Size, columns: int, element: int) -> int:
-    """Alive together inside one block of a forward without gradients: three tensors of the
-    feed-forward's inner width and three of the model's, per column."""
-    return columns * (3 * size.inner + 3 * size.width) * element
+    """Alive together inside one block of a forward without gradients."""
+    return batching.forward_bytes(size.width, size.inner, columns, element)
 
 
 def pass_bytes(size: Size, columns: int, element: int) -> int:

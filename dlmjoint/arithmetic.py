@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from dlmjoint.decoding.draw import CHUNK
 from dlmjoint.distill.chunked import GPU_LOGITS
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import torch_dtype
@@ -305,10 +304,10 @@ def pass_bytes(size: Size, columns: int, element: int) -> int:
 
 
 def drawing_bytes(size: Size, rows: int, response: int) -> int:
-    """Logits while decoding: at most `CHUNK` are ranked at a time, in four float64 copies (top-p
-    sorts, and has about four more); the committed cells' are held in three."""
-    cells = min(rows * response, max(1, CHUNK // size.vocabulary))
-    return 8 * size.vocabulary * (4 * cells + 3 * rows)
+    """Logits while decoding: at most `CHUNK` are ranked at a time; the distributions that tokens are
+    drawn from are held beside them."""
+    ranked = batching.drawing_bytes(size.vocabulary, rows * response)
+    return ranked + rows * batching.row_bytes(size.vocabulary)
 
 
 def memory_bytes(size: Size, columns: int, element: int) -> int:
@@ -337,7 +336,7 @@ def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str
     forward = (forward_bytes(size, columns, setting.element), "one block of a forward")
     logits = (
         drawing_bytes(size, setting.batch_size, setting.max_new_tokens),
-        "ranking and drawing, float64; more with top-p",
+        "ranking and drawing, float64; less without top-p",
     )
     either = max(forward[0], pass_bytes(size, columns, setting.element))
     return {

@@ -6,16 +6,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.llada import Llada
 from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.random import Noise
 from dlmjoint.trajectories import batching
-from dlmjoint.trajectories.batching import Batching, columns_that_fit, forward_bytes
+from dlmjoint.trajectories.batching import (
+    Batching,
+    columns_that_fit,
+    drawing_bytes,
+    forward_bytes,
+    row_bytes,
+)
 from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import PromptFile
 from dlmjoint.trajectories.store import TrajectoryStore
-from dlmjoint.types import Canvas, Prediction
+from dlmjoint.types import Canvas, Commit, Prediction
 from tests.conftest import GOLDEN
 from tests.live_bytes import most_live_bytes
 
@@ -137,3 +147,29 @@ def test_a_forward_takes_the_memory_that_arithmetic_says(family: type[Transforme
     config = base.config
     said = forward_bytes(config.hidden_size, config.intermediate_size, canvas.tokens.numel(), 4)
     assert 0.9 * said < measured <= said
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_ranking_and_drawing_take_no_more_memory_than_arithmetic_says(
+    golden_dream: TransformerBase, top_p: float
+) -> None:
+    canvas = golden_dream.canvas([[1]] * 8, 40)
+    policy = Policy(draw=Draw(top_p=top_p)).prepare(golden_dream)
+    hidden = torch.randn(*canvas.tokens.shape, golden_dream.hidden_size)
+    prediction = Prediction(hidden, torch.ones_like(canvas.attends))
+    noise = Noise(0, tuple(range(8)))
+    turn = Turn(
+        golden_dream, policy.order, policy.draw, policy.refine, None, noise, 0, canvas, prediction
+    )
+
+    def written() -> Commit:
+        return turn.commit(turn.next(torch.ones(8, dtype=torch.bool)))
+
+    with torch.inference_mode():
+        measured = most_live_bytes(written)
+    vocabulary = golden_dream.vocab_size
+    said = drawing_bytes(vocabulary, 8 * 40) + 8 * row_bytes(vocabulary)
+    checks = 4 * golden_dream.vocab_size * 8 * 40  # shapes are checked here: arguments live longer
+    assert measured <= said + checks
+    if top_p < 1:
+        assert measured > 0.9 * said

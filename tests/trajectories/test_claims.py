@@ -110,15 +110,19 @@ def test_what_a_killed_process_leaves_is_drawn_by_the_others(
     assert _content(TrajectoryStore.open(folder)) == _content(_draw(tmp_path / "alone"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)]
+)
 def test_a_process_asked_to_end_gives_its_claim_back(
-    tmp_path: Path, start: Callable[..., ForkServerProcess]
+    tmp_path: Path, start: Callable[..., ForkServerProcess], asked: signal.Signals, status: int
 ) -> None:
     process = start(tmp_path, 3)
     _until(lambda: bool(_claims(tmp_path)))
     time.sleep(0.5)  # into the forward it stops at
-    process.terminate()
+    assert process.pid is not None
+    os.kill(process.pid, asked)
     process.join(PATIENCE)
-    assert process.exitcode == 128 + signal.SIGTERM
+    assert process.exitcode == status
     assert not _claims(tmp_path)
 
 

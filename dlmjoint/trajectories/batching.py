@@ -95,9 +95,9 @@ def forward_bytes(width: int, inner: int, columns: int, element: int) -> int:
 
 
 def drawing_bytes(vocabulary: int, cells: int = sys.maxsize) -> int:
-    """Logits of one part of so many cells, in every copy that ranking and drawing make of them: 48
+    """Logits of one part of so many cells, in every copy that ranking and drawing make of them: 34
     bytes each with top-p, which sorts; 17 without."""
-    return 48 * vocabulary * min(cells, max(1, CHUNK // vocabulary))
+    return 34 * vocabulary * min(cells, max(1, CHUNK // vocabulary))
 
 
 def row_bytes(vocabulary: int) -> int:

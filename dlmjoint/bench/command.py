@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 
 from dlmjoint.bench.random_base import is_published, published_names
 from dlmjoint.bench.suite import Setting, Suite, find_suite
@@ -84,7 +85,10 @@ def _run(suite: Suite, setting: Setting, output: Path | None) -> None:
         records.append(record)
         if output is not None:
             write_json(output, {"suite": suite.name, "records": records, "provenance": made})
-    console.print(table_of(records))
+    table = table_of(records)
+    # A table cut to a narrow or unknown width would lose its numbers.
+    width = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    Console(width=max(width, console.width)).print(table)
 
 
 def _without_gpu(setting: Setting) -> str:

@@ -18,8 +18,9 @@ demo: .venv/.installed
 	$(BIN)/dlmjoint fit --config configs/fit/demo.yaml
 	$(BIN)/dlmjoint eval --config configs/eval/demo.yaml
 
+# As many processes as cores, each with one thread: threads that wait for each other's core spin.
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -80,7 +80,7 @@ def masks_of(
     1 / (L * binomial(L, l)) and weighs L / l times that.
     """
     if length < 63 and 2**length - 1 <= samples:
-        chosen = [c for l in range(1, length + 1) for c in combinations(range(length), l)]
+        chosen = [c for size in range(1, length + 1) for c in combinations(range(length), size)]
         masks = torch.zeros(len(chosen), length, dtype=torch.bool)
         for row, columns in enumerate(chosen):
             masks[row, list(columns)] = True

@@ -271,7 +271,7 @@ class DLMJoint(TemplateLM):
 
     def _text(self, ids: list[int], until: Sequence[str]) -> str:
         """A response up to its end, and to the first stop; a stop may name a special token."""
-        special = self.tokenizer.get_added_vocab()  # pyright: ignore[reportAttributeAccessIssue]
+        special: dict[str, int] = self.tokenizer.get_added_vocab()  # pyright: ignore
         ends = {special[stop] for stop in until if stop in special}
         cut = next((place for place, token in enumerate(ids) if token in ends), len(ids))
         return cut_at(self.base.decode(ids[:cut]), until)
@@ -344,12 +344,12 @@ class DLMJoint(TemplateLM):
         dist.all_gather(parts, mine)
         return torch.cat(parts)
 
-    def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
-        """The processes' objects, in process `dst`; None in the others."""
+    def gather_object(self, obj: Any, dst: int = 0) -> list[Any]:
+        """The processes' objects, in process `dst`; nothing in the others."""
         if self.world_size == 1:
             return [obj]
-        parts: list[Any] | None = [None] * self.world_size if self.rank == dst else None
-        dist.gather_object(obj, parts, dst=dst)
+        parts: list[Any] = [None] * self.world_size if self.rank == dst else []
+        dist.gather_object(obj, parts or None, dst=dst)
         return parts
 
     def barrier(self) -> None:

@@ -302,7 +302,7 @@ class DLMJoint(TemplateLM):
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """The log-likelihood of whole texts, in windows as long as the base allows, each given the
-        token before it."""
+        token before it, the last one as many as still fit."""
         results = []
         for request in tqdm(requests, disable=disable_tqdm or self.rank > 0, desc="texts"):
             (text,) = cast(tuple[str], request.args)

@@ -81,7 +81,7 @@ def read(model_args: Mapping[str, Any]) -> Settings:
         if value is not None
     ]
     try:
-        parsed = parser.parse_args(flags)
-    except (ArgumentError, TypeError) as error:
+        given = parser.instantiate(parser.parse_args(flags))
+    except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"--model_args: {error}") from error
-    return Settings(**parser.instantiate(parsed))
+    return Settings(**given)

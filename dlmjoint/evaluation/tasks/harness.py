@@ -204,10 +204,11 @@ def _load(name: str, folder: str | None, overrides: str) -> "ConfigurableTask":
         path = entry.yaml_path
     elif not path.is_file():
         raise ConfigError(f"there is no file {name}")
+    # Before its functions are imported: those of programs' tasks ask the hub for a runner.
+    _check(name, load_yaml(path, resolve_func=False) | json.loads(overrides))
     config = load_yaml(path) | json.loads(overrides)
     for structural in ("tag", "group", "task_list"):
         config.pop(structural, None)
-    _check(name, config)
     try:
         return ConfigurableTask(config=config)
     except (OSError, ValueError, KeyError) as error:

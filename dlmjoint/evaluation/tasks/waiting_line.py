@@ -161,8 +161,9 @@ class Replace(Operation):
 class WaitingLine(Questions):
     """Lines of `length` people and one operation.
 
-    Read is the first line of the answer with any of the people in it: their names in the order they
-    stand there, whatever is between them. Right if that line fulfils the request.
+    Read is the first line of the answer that lists one of the people and somebody else, behind its last
+    colon; without such a line, the names that stand alone on lines. Whatever is listed between names
+    that is no name is read too, and makes the line a wrong one. Right if the line fulfils the request.
     """
 
     operation: Operation
@@ -239,11 +240,32 @@ class TinyWaitingLine(WaitingLine):
     after: str = "\n"
 
 
+SEPARATOR = re.compile(r",(?:\s*and(?:\s+then)?\b)?|;|->|→|\band(?:\s+then)?\b|\bthen\b")
+"""What may stand between two names."""
+AROUND = re.compile(r"^[\s\d.)(*•\"'`-]+|[\s.!?)*\"'`]+$")
+"""Numbers and marks around a name."""
+
+
 def read_line(text: str, people: tuple[str, ...]) -> Line:
-    """The people named in the first line that names any, in their order."""
-    pattern = re.compile(r"\b(" + "|".join(map(re.escape, people)) + r")\b")
-    for line in text.splitlines():
-        found = tuple(pattern.findall(line))
-        if found:
-            return found
-    return ()
+    """The line a text gives: see `WaitingLine`; empty if it names none of the people."""
+    found = [items for line in text.splitlines() if (items := _items(line, people))]
+    together = next((items for items in found if len(items) > 1), None)
+    return tuple(name for (name,) in found) if together is None else together
+
+
+def _items(line: str, people: tuple[str, ...]) -> Line:
+    """What a line lists, strangers too; empty if it names none of the people."""
+    someone = rf"\b(?:{'|'.join(map(re.escape, people))})"
+    if not re.search(rf"{someone}\b", line):
+        return ()
+    pieces = [AROUND.sub("", piece) for piece in SEPARATOR.split(line.rpartition(":")[2])]
+    items: list[str] = []
+    for piece in filter(None, pieces):
+        words = piece.split()
+        if set(words) <= set(people):
+            items += words
+        elif not items and (name := re.search(rf"{someone}$", piece)):
+            items.append(name[0])  # "the line is now Rosa"
+        else:
+            items.append(piece)
+    return tuple(items)

@@ -1,6 +1,7 @@
 """Stress tasks: exact scorers, questions by seed, in words of large models and of the tiny one."""
 
 import math
+from collections import Counter
 from itertools import permutations
 from pathlib import Path
 from random import Random
@@ -151,6 +152,62 @@ def test_questions_are_the_same_whatever_n_is_and_worked_examples_are_others() -
     task = WaitingLine(operation=Sort(), n=50)
     asked = {question.text for question in task.questions()}
     assert not asked & {question.text for question in task.worked("")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Rosa, Alice, Tina",
+        " Rosa, Alice and Tina.",
+        "Rosa Alice Tina",
+        "Sure, here it is. The line is now: **Rosa, Alice, and Tina**\nLet me know.",
+        "Rosa was first. Now:\nRosa -> Alice -> Tina",
+        "The line:\n1. Rosa\n2. Alice\n3. Tina",
+        "- Rosa\n- Alice\n- Tina\n",
+    ],
+)
+def test_a_line_is_read_however_it_is_written(text: str) -> None:
+    assert read_line(text, LINE) == LINE
+
+
+def test_a_stranger_in_the_line_makes_it_wrong() -> None:
+    asked = Remove(anywhere=True).ask(LINE, "Quinn", Random(1))
+    for text in ("Rosa, Nobody, Tina", "Nobody, Rosa, Tina", "Rosa, Tina, nobody else"):
+        found = read_line(text, LINE)
+        assert len(found) == 3
+        assert found not in asked.answers
+    assert read_line("Rosa, Tina", LINE) in asked.answers
+
+
+SHARES = {
+    Copy(): 1.0,
+    Reverse(): 1.0,
+    Sort(): 1.0,
+    Insert(): 1.0,
+    Remove(): 1.0,
+    Replace(): 1.0,
+    Shuffle(): 0.0154,
+    Insert(anywhere=True): 0.0560,
+    Remove(anywhere=True): 0.4938,
+    Replace(anywhere=True): 0.4019,
+}
+"""How often six people written apart are a right line: docs/harness.md."""
+
+
+@each
+def test_names_drawn_from_their_marginals_are_right_as_often_as_the_docs_say(
+    operation: Operation,
+) -> None:
+    line = tuple("ABCDEF")
+    answers = operation.ask(line, "Q", Random(1)).answers
+    every = permutations(line) if operation == Shuffle() else answers
+    right = [answer for answer in every if answer in answers]
+    columns = [Counter(column) for column in zip(*right, strict=True)]
+    share = sum(
+        math.prod(column[name] / len(right) for column, name in zip(columns, answer, strict=True))
+        for answer in right
+    )
+    assert share == pytest.approx(SHARES[operation], abs=1e-4)
 
 
 def test_names_inside_other_words_are_not_read() -> None:

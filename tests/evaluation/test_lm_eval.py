@@ -316,6 +316,42 @@ def test_a_likely_continuation_has_more_likelihood_and_is_written_by_the_greedy_
     assert [value for _, value in silent] == [False] * 3
 
 
+def test_a_multiple_choice_task_is_answered_and_its_answers_are_kept(tmp_path, tiny):
+    rows = [{"question": f"Tom has {n} pens. Tom has", "answer": n - 2} for n in (3, 5)]
+    path = tmp_path / "choices.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {
+        "task": "choices",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(path)}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": ["1", "3", "3 pens pens"],
+        "doc_to_target": "{{0 if answer == 1 else 1}}",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    found = []
+    for _ in range(2):
+        results = simple_evaluate(
+            model=_model(tiny, samples=7, batch_size=4),
+            tasks=[task],
+            task_manager=TaskManager(include_defaults=False),
+            use_cache=str(tmp_path / "answers"),
+            bootstrap_iters=0,
+        )
+        assert results is not None
+        found.append([sample["filtered_resps"] for sample in results["samples"]["choices"]])
+    assert [list(map(tuple, one)) for one in found[1]] == [
+        list(map(tuple, one)) for one in found[0]
+    ]
+    for sample, row in zip(found[0], rows, strict=True):
+        prompt = tuple(tiny.encode(BOS + row["question"]))
+        digits = [Answer(prompt, tuple(tiny.encode(f" {digit}"))) for digit in (1, 3)]
+        expected = log_likelihoods(tiny, digits, samples=7)
+        assert [value for value, _ in sample[:2]] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_whole_text_is_scored_in_windows_that_cover_every_token_once(tiny, monkeypatch):
     model = _model(tiny, samples=3)
     scored: list[Answer] = []
@@ -385,6 +421,20 @@ def test_a_wrapped_task_is_decoded_graded_and_scored(tmp_path, tiny, source):
     }
     grades = json.loads((tmp_path / "run" / "grades" / "k4" / "gsm8k.json").read_text())
     assert all("strict-match" in grade["reason"] for grade in grades)
+
+
+def test_a_wrapped_task_is_named_in_a_config(tmp_path, source):
+    config = tmp_path / "eval.yaml"
+    config.write_text(
+        f"base: {BASE}\nrun_dir: {tmp_path / 'run'}\ndecoders: {{k8: {{commits_per_forward: 8}}}}\n"
+        "tasks:\n- class_path: dlmjoint.evaluation.tasks.harness.Harness\n"
+        f"  init_args: {{task: {TASK}, n: 2, max_new_tokens: 8,"
+        f" overrides: {{metadata: {{source: {source}}}}}}}\n"
+    )
+    cli.main(["eval", "--config", str(config)])
+    cli.main(["score", "--run_dir", str(tmp_path / "run")])
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["decoders"]["k8"]["tasks"]["gsm8k_local"]["accuracy"]["n"] == 2
 
 
 def test_worked_examples_of_a_wrapped_task_are_lm_evals_own(tiny, tmp_path, source):

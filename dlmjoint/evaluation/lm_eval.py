@@ -1,16 +1,14 @@
 """Every task of lm-eval, by its own command: `dlmjoint lm-eval run --model dlmjoint ...`.
 
 Importing this file makes the model known to lm-eval, which looks for no models of other packages;
-the command imports it first and is lm-eval's own otherwise. Only this file and what it is imported by
-needs lm-eval.
+the command imports it first and is lm-eval's own otherwise.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -28,32 +26,26 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.evaluation.lm_eval_settings import Settings, read
 from dlmjoint.evaluation.settings import describe, dtype_name
+from dlmjoint.evaluation.sharding import PATIENCE
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import load_base
-from dlmjoint.random import Noise, derive_seed
+from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
 
 try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
-    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    from dlmjoint.evaluation.lm_eval_requests import Request, Wanted, cut_at, example_id
 except ModuleNotFoundError as missing:
     raise ConfigError("lm-eval is not installed: pip install 'dlmjoint[eval]'") from missing
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(days=30)
-"""How long one process waits for another that is still decoding."""
 DEFAULT_DEVICE = "cuda:0"
 """What lm-eval asks for where its user named no device."""
-WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
-    "num_beams": (1,),
-    "top_k": (None, 0, -1),
-    "repetition_penalty": (1, 1.0),
-}
-"""Settings of other models' generation, and the values at which they change nothing."""
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -62,47 +54,6 @@ def command(arguments: Sequence[str]) -> None:
 
     sys.argv = ["dlmjoint lm-eval", *arguments]
     cli_evaluate()
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a task asks of a text; texts that ask for the same are decoded together."""
-
-    columns: int
-    temperature: float
-    top_p: float
-    until: tuple[str, ...]
-
-    @classmethod
-    def of(cls, given: dict[str, Any], columns: int) -> "Wanted":
-        """From lm-eval's `generation_kwargs`. Raises ConfigError for those without a meaning here."""
-        settings = dict(normalize_gen_kwargs(given, columns))
-        until, temperature = cast(list[str], settings.pop("until")), settings.pop("temperature")
-        settings.pop("do_sample")
-        columns = cast(int, settings.pop("max_gen_toks"))
-        top_p = cast(float | None, settings.pop("top_p", None))
-        for name, value in settings.items():
-            if value not in WITHOUT_EFFECT.get(name, ()):
-                raise ConfigError(
-                    f"the task asks for {name}={value!r}, which has no meaning here: do_sample, "
-                    "temperature, top_p, until and max_gen_toks have one; see --gen_kwargs"
-                )
-        stops = tuple(stop for stop in until if stop)
-        return cls(columns, float(cast(float, temperature)), float(top_p or 1.0), stops)
-
-
-@dataclass
-class Request:
-    """A text to write."""
-
-    place: int
-    """In the list of requests."""
-    example_id: int
-    """Its noise depends on the seed and on this."""
-    prompt: list[int]
-    wanted: Wanted
-    key: tuple[Any, ...] = field(repr=False)
-    """What lm-eval's cache keeps it under."""
 
 
 @register_model("dlmjoint")
@@ -249,7 +200,7 @@ class DLMJoint(TemplateLM):
                     f" tokens and asks for {wanted.columns}: {self.base.name} was made for "
                     f"{self.max_length}. Give fewer worked examples, or max_gen_toks by --gen_kwargs"
                 )
-            own = _example_id(request, context, repeat=len(places))
+            own = example_id(request, context, repeat=len(places))
             found.append(Request(place, own, prompt, wanted, request.args))
             places.append(place)
         # Prompts of about one length together: less padding. What is written does not depend on it.
@@ -356,21 +307,6 @@ class DLMJoint(TemplateLM):
         """Wait until every process is here."""
         if self.world_size > 1:
             dist.barrier()
-
-
-def cut_at(text: str, until: Sequence[str]) -> str:
-    """A text up to the first of some stops."""
-    for stop in until:
-        text = text.partition(stop)[0]
-    return text
-
-
-def _example_id(request: Instance, context: str, repeat: int) -> int:
-    """A document's number, as `dlmjoint eval` has it, so that both write the same; further texts of
-    one document, and requests that belong to none, have ids of their own."""
-    if request.doc_id is None:
-        return derive_seed("lm-eval", context, repeat)
-    return request.doc_id if repeat == 0 else derive_seed("lm-eval", request.doc_id, repeat)
 
 
 def _join() -> tuple[int, int]:

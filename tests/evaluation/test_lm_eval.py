@@ -21,6 +21,7 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.evaluation.lm_eval import DLMJoint
+from dlmjoint.evaluation.lm_eval_requests import cut_at
 from dlmjoint.evaluation.lm_eval_settings import Settings, read
 from dlmjoint.evaluation.lm_eval_tasks import FOLDER
 from dlmjoint.evaluation.run import run
@@ -151,8 +152,6 @@ class Parrot(DLMJoint):
     texts: list[str]
 
     def _text(self, ids: list[int], until: Any) -> str:
-        from dlmjoint.evaluation.lm_eval import cut_at
-
         return cut_at(self.texts.pop(0), until)
 
 
@@ -619,3 +618,19 @@ def test_a_mistake_in_the_command_ends_in_one_line(capfd):
     assert failure.value.code == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("dlmjoint: error: --model_args: unrecognized arguments: --polcy=4")
+
+
+@pytest.mark.parametrize("use", ["the command", "a task"])
+def test_without_lm_eval_it_is_said_how_to_get_it(use, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
+    monkeypatch.delitem(sys.modules, "dlmjoint.evaluation.lm_eval")
+    monkeypatch.setattr("dlmjoint.evaluation.tasks.harness.find_spec", lambda name: None)
+    if use == "the command":
+        with pytest.raises(SystemExit):
+            cli.main(["lm-eval", "ls", "tasks"])
+        said = capfd.readouterr().err
+    else:
+        with pytest.raises(ConfigError) as refused:
+            Harness(task="gsm8k", n=1)
+        said = str(refused.value)
+    assert "pip install 'dlmjoint[eval]'" in said

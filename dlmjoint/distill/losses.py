@@ -7,11 +7,12 @@ impossible for both (-inf: a forbidden one) contributes nothing to value or grad
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import log
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import smooth_l1_loss
 
 from dlmjoint.errors import ConfigError
@@ -123,10 +124,30 @@ class CrossEntropy(Divergence):
 
 
 def forward_kl(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
-    """KL(teacher || student) in nats."""
-    difference = _finite(teacher, teacher).sub_(_finite(student, teacher))
-    # A product of matrices: one tensor as wide as the vocabulary less than multiply and add up.
-    return (teacher.exp()[:, None] @ difference[:, :, None]).flatten()
+    """KL(teacher || student) in nats, differentiable in both."""
+    return _ForwardKL.apply(teacher, student)  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class _ForwardKL(torch.autograd.Function):
+    """sum p (log p - log q). The gradient in log q is -p: nothing else has to be kept for it, where
+    autograd would keep, and multiply, tensors as wide as the vocabulary."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher: Tensor, student: Tensor) -> Tensor:
+        """Per cell; what the teacher excludes counts nothing, whatever the student says of it."""
+        difference = (teacher - student).masked_fill_(teacher == -torch.inf, 0)
+        probs = teacher.exp()
+        moves = ctx.needs_input_grad[0]
+        ctx.save_for_backward(probs, difference if moves else None)
+        return (probs * difference if moves else difference.mul_(probs)).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
+        """In the log-probabilities of both."""
+        probs, difference = ctx.saved_tensors
+        slope = probs * grads[0][:, None]
+        return None if difference is None else slope * (difference + 1), slope.neg_()
 
 
 def hidden_distance(
@@ -139,11 +160,6 @@ def hidden_distance(
 def same_top(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Int[Tensor, " C"]:
     """1 where both hold the same token for the most probable."""
     return (teacher.argmax(-1) == student.argmax(-1)).long()
-
-
-def entropy(log_probs: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
-    """In nats."""
-    return -(log_probs.exp() * _finite(log_probs, log_probs)).sum(-1)
 
 
 def _finite(values: Float[Tensor, "C V"], where: Float[Tensor, "C V"]) -> Float[Tensor, "C V"]:

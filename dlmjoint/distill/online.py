@@ -8,7 +8,7 @@ forwards on every pair.)
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -77,7 +77,8 @@ class Lanes:
             if skip >= len(bounds):
                 skip -= len(bounds)
                 continue
-            yield from list_after(self._round(lane, turn, bounds), skip)
+            # The first are computed all the same: the others go on from them.
+            yield from islice(self._round(lane, turn, bounds), skip, None)
             skip = 0
 
     def _bounds(self, lane: int, turn: int) -> list[tuple[int, int]]:
@@ -100,15 +101,14 @@ class Lanes:
         decoding = decode(
             self.base, canvas, replace(self.policy, forward=heard), Noise(self.seed, tuple(ids))
         )
-        ends = {last: first for first, last in bounds}
+        ends = {last for _, last in bounds}
         states, hidden, steps = [canvas.tokens], list[Tensor](), list[Step]()
         for number, step in enumerate(decoding):
             steps.append(step)
             hidden.append(heard.last[0])
             if number in ends:
-                some = slice(ends[number], number + 1)
-                yield self._window(canvas, states[some], hidden[some], lane, turn, number)
-                hidden[:number] = [hidden[0][:0]] * number  # used up
+                yield self._window(canvas, states, hidden, lane, turn, number)
+                states, hidden = states[-1:], hidden[-1:]  # the next window begins where this ends
             states.append(step.canvas.tokens)
         self._keep(canvas, steps, ids)
 
@@ -144,13 +144,6 @@ class Lanes:
         if not self.store.path(shard).exists():
             wanted = self.store.manifest.shard_ids(shard)
             self.store.write(shard, record(canvas, steps, ids)[: len(wanted)])
-
-
-def list_after(windows: Iterator[UnrollBatch], skip: int) -> Iterator[UnrollBatch]:
-    """The windows without the first `skip`: computed, since what follows needs them."""
-    for number, window in enumerate(windows):
-        if number >= skip:
-            yield window
 
 
 def joined(parts: Sequence[UnrollBatch]) -> UnrollBatch:

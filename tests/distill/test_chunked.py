@@ -1,10 +1,14 @@
 """The loss over a large vocabulary: equal to the plain one, in a fraction of its memory."""
 
+from math import log
+
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import kl_div
 
+from dlmjoint.decoding.order import entropy
 from dlmjoint.distill.chunked import Cells, divergences
 from dlmjoint.distill.losses import (
     CrossEntropy,
@@ -13,12 +17,41 @@ from dlmjoint.distill.losses import (
     JensenShannon,
     ReverseKL,
     TotalVariation,
-    entropy,
+    forward_kl,
 )
 from tests.live_bytes import most_live_bytes
 
 FORBIDDEN = torch.tensor([3, 4, 10])
 ALL = [ForwardKL(), ReverseKL(), JensenShannon(0.3), TotalVariation(), CrossEntropy()]
+
+
+def test_the_forward_kl_is_torchs_in_value_and_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = torch.randn(2, 5, 9, dtype=torch.float64, generator=generator)
+    teacher, student = (x.log_softmax(-1).requires_grad_() for x in (teacher, student))
+    ours = forward_kl(teacher, student)
+    theirs = kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.arange(5.0, dtype=torch.float64)
+    for mine, its in zip(
+        torch.autograd.grad(ours @ weights, (teacher, student)),
+        torch.autograd.grad(theirs @ weights, (teacher, student)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, its)
+
+
+def test_a_token_the_teacher_excludes_counts_nothing_and_one_the_student_excludes_everything() -> (
+    None
+):
+    none, half = -torch.inf, -log(2)
+    teacher = torch.tensor([[none, half, half], [half, half, none]])
+    student = torch.tensor([[none, half, half], [none, 0.0, none]], requires_grad=True)
+    found = forward_kl(teacher, student)
+    assert found.tolist() == [0, torch.inf]
+    found[0].backward()
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad[0], torch.tensor([0.0, -0.5, -0.5]))
 
 
 def _log_probs(vocabulary: int, width: int = 6, dtype=torch.float64):

@@ -10,13 +10,14 @@ from dlmjoint.bench.kl import KL
 from dlmjoint.bench.measure import free_memory
 from dlmjoint.bench.on_base import together
 from dlmjoint.bench.storage import Storage
-from dlmjoint.bench.suite import Setting, Suite
+from dlmjoint.bench.suite import TINY, TINY_DEEP, Setting, Suite
 
 
 class All(Suite):
     """Training, the loss, decoding, generation and storage."""
 
     name = "all"
+    on_cpu = (TINY, TINY_DEEP)
 
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
         """The records of all of them."""

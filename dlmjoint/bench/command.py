@@ -10,13 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 
-from dlmjoint.bench.random_base import is_published, published_names
+from dlmjoint.bench.random_base import config_of, is_random, published_names
 from dlmjoint.bench.suite import Setting, Suite, find_suite
 from dlmjoint.bench.table import table_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.provenance import provenance, write_json
-
-TINY = "checkpoints/tiny-dream"
 
 
 def bench(
@@ -37,8 +35,9 @@ def bench(
         suite: `all` compares with the paper's way: `fit`, `kl`, `decode`, `generate` and `storage`,
             each a suite of its own too; `full-size` loads, decodes and trains.
         models: folders, hub ids, or `dream-7b` and `llada-8b`, which are written with random weights
-            of that size, `dream-7b:2` with its first two layers; by default both on a GPU (Dream
-            alone for comparisons), the tiny base on a CPU.
+            of that size, `dream-7b:2` with its first two layers, `FOLDER:28` with 28 layers of the
+            kind of that folder's; by default both on a GPU (Dream alone for comparisons), the tiny
+            base on a CPU, to compare also with as many layers as Dream has.
         batch_sizes: rows decoded, or windows trained on, together; 16 by default, for `full-size` 1,
             4 and 16.
         lengths: canvas columns, cut to what a model holds; 128 by default, for `full-size` also 512.
@@ -60,7 +59,7 @@ def bench(
     # A folder of its own: whatever is in the workdir stays as it is.
     with tempfile.TemporaryDirectory(dir=workdir) as temporary:
         setting = Setting(
-            models=_known(models or (list(chosen.full_size) if on_gpu else [TINY])),
+            models=_known(models or list(chosen.full_size if on_gpu else chosen.on_cpu)),
             batch_sizes=_at_least(
                 "batch_sizes", list(chosen.batch_sizes) if batch_sizes is None else batch_sizes
             ),
@@ -102,7 +101,9 @@ def _without_gpu(setting: Setting) -> str:
 def _known(models: list[str]) -> list[str]:
     """The models, if each may be one; a hub id has an owner and a name."""
     for model in models:
-        if not is_published(model) and "/" not in model and not Path(model).is_dir():
+        if is_random(model):
+            config_of(model)
+        elif "/" not in model and not Path(model).is_dir():
             raise ConfigError(
                 f"there is no model {model!r}: give a folder, a hub id (owner/name) or one of "
                 f"{published_names()}"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -17,7 +17,7 @@ from dlmjoint.bench.measure import against, host_growth, measure
 from dlmjoint.bench.paper import paper_loss
 from dlmjoint.bench.random_base import folder_of
 from dlmjoint.bench.random_trajectories import random_manifest, random_trajectories
-from dlmjoint.bench.suite import Setting, Suite
+from dlmjoint.bench.suite import TINY, TINY_DEEP, Setting, Suite
 from dlmjoint.distill.data import Windows
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.pairs import AllDepths, OneDepth, Pairs, Plan
@@ -32,13 +32,37 @@ DEPTHS = (3, 7)
 STEPS, PAPER_STEPS = 2, 16
 """Training steps per measurement; the paper's, of one depth each, must show their mixture."""
 EXAMPLES = 64
-RECIPES = PRESET, RENDERED, OURS, ONLINE = (
+WIDER = 17
+"""States of a window twice as long: a base forward serves more pairs still, and memory grows."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train on as many windows."""
+
+    pairs: Pairs = field(default_factory=AllDepths)
+    window: int = WINDOW
+    online: bool = False
+    """The base's hidden states are there already."""
+    rendered: bool = False
+    """As the paper's code has it, not as this project's preset."""
+
+
+PAPER = OneDepth(skip_padding=False)
+PRESET, RENDERED, OURS, LONGER, ONLINE = (
     "the paper's recipe",
     "the paper's recipe, logits everywhere",
     "ours",
+    "ours, longer windows",
     "ours, online",
 )
-PAPER = OneDepth(skip_padding=False)
+RECIPES = {
+    PRESET: Recipe(PAPER),
+    RENDERED: Recipe(PAPER, rendered=True),
+    OURS: Recipe(),
+    LONGER: Recipe(window=WIDER),
+    ONLINE: Recipe(online=True),
+}
 
 
 class Fit(Suite):
@@ -50,6 +74,7 @@ class Fit(Suite):
     """
 
     name = "fit"
+    on_cpu = (TINY, TINY_DEEP)
 
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
         """A record per model, length, batch size and depth."""
@@ -115,17 +140,18 @@ class Bench:
         self.weights = (1.0,) * depth
         self.optimizer = torch.optim.AdamW(module.sampler.parameters(), lr=1e-5)
         responses = EXAMPLES, length - 1
-        self.windows = Windows(
-            [random_trajectories(module.base, *responses)],
-            random_manifest(module.base, *responses),
-            batch_size=batch_size,
-            window=WINDOW,
-            seed=0,
-            starts=WholeWindows(until_padding=False),
-        )
-        ours = AllDepths()
-        chosen = PAPER, PAPER, ours, ours
-        self.pairs: dict[str, Pairs] = dict(zip(RECIPES, chosen, strict=True))
+        trajectories = random_trajectories(module.base, *responses)
+        self.windows = {
+            name: Windows(
+                [trajectories],
+                random_manifest(module.base, *responses),
+                batch_size=batch_size,
+                window=min(recipe.window, length - 2),  # states before its last token
+                seed=0,
+                starts=WholeWindows(until_padding=False),
+            )
+            for name, recipe in RECIPES.items()
+        }
 
     def record(self, repeats: int) -> dict[str, Any]:
         """What was measured, and what counting says."""
@@ -139,7 +165,7 @@ class Bench:
             "length": self.length,
             "batch_size": self.batch_size,
             "depth": self.depth,
-            "window": WINDOW,
+            "windows": {name: self.width(name) for name in RECIPES},
             "measured": {
                 called(name, self.depth): {**one, "work_per_pair": work[name]}
                 for name, one in told.items()
@@ -148,17 +174,19 @@ class Bench:
 
     def deepest(self, name: str) -> Callable[[], int]:
         """One step of a recipe, at its greatest depth."""
-        batches = self.batches(name)
-        return partial(
-            self.steps, name, [max(batches, key=lambda b: self.plan(name, b).passes(WINDOW))]
-        )
+        deepest = max(self.batches(name), key=lambda b: self.plan(name, b).passes(self.width(name)))
+        return partial(self.steps, name, [deepest])
 
     def batches(self, name: str) -> list[UnrollBatch]:
         """A recipe's batches, on their device."""
-        if self.pairs[name] == PAPER:
+        if RECIPES[name].pairs == PAPER:
             return [batch.to(self.device) for batch in self._mixture()]
-        batches = [self.windows[number].to(self.device) for number in range(STEPS)]
-        return [self._heard(batch) for batch in batches] if name == ONLINE else batches
+        batches = [self.windows[name][number].to(self.device) for number in range(STEPS)]
+        return [self._heard(batch) for batch in batches] if RECIPES[name].online else batches
+
+    def width(self, name: str) -> int:
+        """States of a recipe's windows: as many as it asks for, or the response has."""
+        return self.windows[name].window
 
     def _mixture(self) -> list[UnrollBatch]:
         """Batches whose depths come as often as the paper's recipe draws them: few steps drawn freely
@@ -168,7 +196,7 @@ class Bench:
         wanted = Counter((torch.searchsorted(powers.softmax(0).cumsum(0), places) + 1).tolist())
         chosen = list[UnrollBatch]()
         for number in count():
-            drawn = len(self.plan(PRESET, batch := self.windows[number]).weights)
+            drawn = len(self.plan(PRESET, batch := self.windows[PRESET][number]).weights)
             if wanted[drawn]:
                 wanted[drawn] -= 1
                 chosen.append(batch)
@@ -184,16 +212,17 @@ class Bench:
 
     def plan(self, name: str, batch: UnrollBatch) -> Plan:
         """What a recipe makes of a batch."""
-        return self.pairs[name].plan(self.weights, batch)
+        return RECIPES[name].pairs.plan(self.weights, batch)
 
     def steps(self, name: str, batches: list[UnrollBatch]) -> int:
         """Training steps, mixed precision where training has it; how many pairs."""
         module, base = self.module, self.module.base
-        module.pairs, module.depth_weights = self.pairs[name], list(self.weights)
+        recipe = RECIPES[name]
+        module.pairs, module.depth_weights = recipe.pairs, list(self.weights)
         mixed = self.device.type == "cuda" and base.dtype == torch.bfloat16
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-                if name == RENDERED:
+                if recipe.rendered:
                     depth = len(self.plan(name, batch).weights)
                     loss = paper_loss(base, module.sampler, batch, depth)
                 else:
@@ -202,21 +231,22 @@ class Bench:
             loss.mean().backward()
             torch.nn.utils.clip_grad_norm_(module.sampler.parameters(), 1.0)
             self.optimizer.step()
-        return self.batch_size * sum(self.plan(name, b).pairs(WINDOW) for b in batches)
+        return self.batch_size * sum(self.plan(name, b).pairs(self.width(name)) for b in batches)
 
     def work(self, name: str, batches: list[UnrollBatch]) -> dict[str, float]:
         """What a pair costs: base forwards, sampler passes, columns through the head - forwards, and
         backwards, which cost as much again - and FLOPs. A pass with its backward costs three."""
         pairs = forwards = passes = head = backward = 0.0
+        width, rendered = self.width(name), RECIPES[name].rendered
         for batch in batches:
             plan = self.plan(name, batch)
-            here, made = plan.pairs(WINDOW), plan.passes(WINDOW)
-            targets = min(plan.starts + len(plan.weights) - 1, WINDOW - 1) if plan.starts > 1 else 1
-            masked = float(batch.masked.sum()) / (len(batch.states) * WINDOW)
+            here, made = plan.pairs(width), plan.passes(width)
+            targets = min(plan.starts + len(plan.weights) - 1, width - 1) if plan.starts > 1 else 1
+            masked = float(batch.masked.sum()) / (len(batch.states) * width)
             pairs, passes = pairs + here, passes + made
             forwards += len(plan.states) * (batch.hidden is None)
-            head += self.length * (2 + made) if name == RENDERED else masked * (targets + here)
-            backward += self.length if name == RENDERED else masked * here
+            head += self.length * (2 + made) if rendered else masked * (targets + here)
+            backward += self.length if rendered else masked * here
         size = arithmetic.measure(type(self.module.base), self.module.base.config)
         flops = forwards * arithmetic.forward_flops(size, self.length, self.length, 0)
         flops += passes * 3 * arithmetic.pass_flops(size, self.length, self.length, 0)

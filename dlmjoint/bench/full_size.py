@@ -12,16 +12,16 @@ from torch import nn
 from dlmjoint.bench.fit_step import fit_points
 from dlmjoint.bench.measure import (
     Measured,
+    against,
     device_peak_bytes,
     free_memory,
     host_peak_bytes,
     measure,
     restart_device_peak,
     restart_host_peak,
-    spread,
     within_memory,
 )
-from dlmjoint.bench.random_base import folder_of, is_published
+from dlmjoint.bench.random_base import folder_of, is_random
 from dlmjoint.bench.suite import Setting, Suite
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
@@ -58,7 +58,7 @@ class FullSize(Suite):
             folder = folder_of(model, setting, note)
             for record in _points(folder, setting, note):
                 yield {"model": model, **record}
-            if is_published(model):
+            if is_random(model):
                 shutil.rmtree(folder)  # room for the next one
 
 
@@ -186,23 +186,14 @@ def _pass(base: TransformerBase, sampler: JointSampler, canvas: Canvas) -> Calla
 def described(found: Mapping[str, Measured | None]) -> dict[str, dict[str, Any]]:
     """What was measured as JSON: decoders with their ratio to exact, the ratio they would have if
     a decoding were its forwards and passes alone, and the share of it reached."""
-    told: dict[str, dict[str, Any]] = {}
-    exact, forward, one_pass = found["exact"], found[FORWARD], found[PASS]
-    for name, one in found.items():
-        if one is None:
-            told[name] = {"out_of_memory": True}
-            continue
-        told[name] = one.to_json("tokens" if name in DECODERS else name)
-        if name not in DECODERS or exact is None:
-            continue
-        ratios = one.ratios(exact)
-        told[name]["ratio"] = spread(ratios)
-        if forward is not None and one_pass is not None:
-            ideals = _ideals(*DECODERS[name], forward, one_pass)
-            told[name]["ideal_ratio"] = spread(ideals)
-            told[name]["share_of_ideal"] = spread(
-                [ratio / ideal for ratio, ideal in zip(ratios, ideals, strict=True)]
-            )
+    forward, one_pass = found[FORWARD], found[PASS]
+    ideals = {}
+    if forward is not None and one_pass is not None:
+        ideals = {name: _ideals(*made, forward, one_pass) for name, made in DECODERS.items()}
+    told = against({k: one for k, one in found.items() if k in DECODERS}, "exact", "tokens", ideals)
+    for name in (FORWARD, PASS):
+        one = found[name]
+        told[name] = {"out_of_memory": True} if one is None else one.to_json(name)
     return told
 
 

@@ -54,10 +54,14 @@ class Measured:
 
 
 def against(
-    found: Mapping[str, Measured | None], baseline: str, unit: str, ideals: Mapping[str, float]
+    found: Mapping[str, Measured | None],
+    baseline: str,
+    unit: str,
+    ideals: Mapping[str, float | Sequence[float]],
 ) -> dict[str, dict[str, Any]]:
     """What was measured as JSON, each with its ratio to the baseline's rate in the same repeat,
-    the ratio that counting alone would give, and the share of that reached."""
+    the ratio that counting alone would give - one for all repeats, or one for each - and the share
+    of that reached."""
     told: dict[str, dict[str, Any]] = {}
     base = found[baseline]
     for name, one in found.items():
@@ -70,8 +74,12 @@ def against(
         ratios = one.ratios(base)
         told[name]["ratio"] = spread(ratios)
         if name in ideals:
-            told[name]["ideal_ratio"] = ideals[name]
-            told[name]["share_of_ideal"] = spread([ratio / ideals[name] for ratio in ratios])
+            ideal = ideals[name]
+            each = [ideal] * len(ratios) if isinstance(ideal, float | int) else ideal
+            told[name]["ideal_ratio"] = spread(each)
+            told[name]["share_of_ideal"] = spread(
+                [ratio / most for ratio, most in zip(ratios, each, strict=True)]
+            )
     return told
 
 

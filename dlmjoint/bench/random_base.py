@@ -21,6 +21,7 @@ from dlmjoint.provenance import write_json
 SHARD_BYTES = 5_000_000_000
 """Most bytes in one file, as on the hub."""
 STD = 0.02
+FILE = "config.json"
 
 
 def published_names() -> list[str]:
@@ -29,26 +30,32 @@ def published_names() -> list[str]:
     return sorted(path.name.removesuffix(".json") for path in folder.iterdir())
 
 
-def is_published(model: str) -> bool:
-    """Whether a model is one of them, or its skeleton: `dream-7b:2` has its first two layers."""
-    return model.partition(":")[0] in published_names()
+def is_random(model: str) -> bool:
+    """Whether a model's weights are drawn here: a published name's, or a skeleton's. `dream-7b:2` has
+    Dream's first two layers; `FOLDER:28` is a folder's config with 28."""
+    name, colon, _ = model.partition(":")
+    return bool(colon) or name in published_names()
 
 
-def published_config(model: str) -> dict[str, Any]:
-    """The values of a base's config.json, as published but for the layers of a skeleton.
+def config_of(model: str) -> dict[str, Any]:
+    """The values of a published base's config.json, or of a folder's, but for a skeleton's layers.
 
     Raises ConfigError for an unknown one.
     """
-    name, _, layers = model.partition(":")
-    if name not in published_names():
-        raise ConfigError(f"{name!r} is none of the published bases {published_names()}")
-    path = files("dlmjoint.models") / "published" / f"{name}.json"
+    name, colon, layers = model.partition(":")
+    known = name in published_names()
+    path = files("dlmjoint.models") / "published" / f"{name}.json" if known else Path(name, FILE)
+    if not path.is_file():
+        raise ConfigError(
+            f"{name!r} is none of the published bases {published_names()}, nor a folder with a {FILE}"
+        )
     values = json.loads(path.read_text(encoding="utf-8"))
-    if layers:
+    if colon:
         if not layers.isdecimal() or int(layers) < 1:
             raise ConfigError(f"{model!r}: expected a number of layers behind the colon")
         key = "num_hidden_layers" if "num_hidden_layers" in values else "n_layers"
         values |= {key: int(layers)}
+        values.pop("layer_types", None)  # one entry per layer; follows from the others
     return values
 
 
@@ -69,7 +76,7 @@ def write_random_base(
     family = find_family(str(values["model_type"]))
     shapes = family.shapes(family.read_config(values))
     _check_room(folder, sum(map(prod, shapes.values())) * dtype.itemsize)
-    write_json(folder / "config.json", values)
+    write_json(folder / FILE, values)
     generator = torch.Generator(device).manual_seed(0)
     shards: list[dict[str, Tensor]] = [{}]
     names: list[list[str]] = [[]]
@@ -127,12 +134,12 @@ def _rename(folder: Path, names: list[list[str]], total: int) -> None:
 
 
 def folder_of(model: str, setting: Setting, note: Callable[[str], None]) -> Path:
-    """The model's folder or hub id; random weights are written for a published name, once."""
-    if not is_published(model):
+    """The model's folder or hub id; where its weights are random, they are written, once."""
+    if not is_random(model):
         return Path(model)
-    folder = setting.workdir / model.replace(":", "-")
+    folder = setting.workdir / Path(model).name.replace(":", "-")
     if not folder.exists():
         note(f"writing random weights of {model}'s size")
-        values, dtype = published_config(model), torch_dtype(setting.dtype)
+        values, dtype = config_of(model), torch_dtype(setting.dtype)
         write_random_base(folder, values, dtype, setting.device)
     return folder

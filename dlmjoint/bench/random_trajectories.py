@@ -1,10 +1,13 @@
 """Trajectories of random tokens in random orders, where only their size matters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.trajectories.generate import manifest_of
 from dlmjoint.trajectories.store import Manifest, TrajectoryStore
 from dlmjoint.types import Trajectory
 
@@ -27,20 +30,9 @@ def random_trajectories(base: TransformerBase, examples: int, length: int) -> li
 
 def random_manifest(base: TransformerBase, examples: int, length: int) -> Manifest:
     """What a folder of them says of itself."""
-    return Manifest(
-        base=base.name,
-        base_revision=base.revision,
-        base_fingerprint=base.fingerprint,
-        mask_id=base.mask_id,
-        eos_id=base.eos_id,
-        pad_id=base.pad_id,
-        policy="random tokens",
-        seed=0,
-        max_new_tokens=length,
-        num_examples=examples,
-        shard_size=examples,
-        prompts="random",
-    )
+    prompts = [[base.eos_id]] * examples
+    made = manifest_of(base, Policy(), prompts, length, shard_size=examples, seed=0)
+    return replace(made, policy="random tokens", prompts="random")
 
 
 def random_store(

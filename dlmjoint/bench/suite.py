@@ -12,6 +12,11 @@ from typing import Any, ClassVar
 import dlmjoint.bench
 from dlmjoint.errors import ConfigError
 
+TINY = "checkpoints/tiny-dream"
+TINY_DEEP = f"{TINY}:28"
+"""As many layers as Dream-7B has: a sampler pass is a twenty-fourth of a base forward, as it is there,
+and not a third."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -38,6 +43,8 @@ class Suite(ABC):
     """Where the command names none."""
     full_size: ClassVar[tuple[str, ...]] = ("dream-7b",)
     """Models on a GPU, where the command names none."""
+    on_cpu: ClassVar[tuple[str, ...]] = (TINY,)
+    """Models without one, where the command names none."""
 
     @abstractmethod
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:

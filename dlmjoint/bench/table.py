@@ -63,8 +63,8 @@ def _thing(name: str, one: Mapping[str, Any]) -> list[str]:
         name,
         _range(one["per_second"]) + f" {one['unit']}" if "per_second" in one and not once else "",
         _range(one["seconds"], 1e3) if once or one.get("unit") == "losses" else "",
-        _range(one["ratio"]) if "ratio" in one and name != "exact" else "",
-        _range(one["share_of_ideal"]) if "share_of_ideal" in one and name != "exact" else "",
+        _range(one["ratio"]) if "ratio" in one else "",
+        _range(one["share_of_ideal"]) if "share_of_ideal" in one else "",
         _memory(one),
     ]
 

@@ -11,11 +11,11 @@ import torch
 from dlmjoint import arithmetic
 from dlmjoint.bench import fit, kl
 from dlmjoint.bench.command import bench
-from dlmjoint.bench.fit import ONLINE, OURS, PRESET, RECIPES, RENDERED, Bench
+from dlmjoint.bench.fit import LONGER, ONLINE, OURS, PRESET, RECIPES, RENDERED, Bench
 from dlmjoint.bench.measure import Measured, against, host_growth
 from dlmjoint.bench.on_base import half_written, ideal_ratio, masks_left
 from dlmjoint.bench.paper import paper_decode, paper_loss
-from dlmjoint.bench.random_base import published_config, write_random_base
+from dlmjoint.bench.random_base import config_of, folder_of, write_random_base
 from dlmjoint.bench.suite import Setting, find_suite
 from dlmjoint.bench.table import lines_of
 from dlmjoint.decoding.decode import decode
@@ -30,6 +30,7 @@ from dlmjoint.distill.unroll import collate
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
 from dlmjoint.random import Noise
 from dlmjoint.types import Trajectory
 from tests.bench.test_bench import SMALL
@@ -40,7 +41,7 @@ from tests.conftest import GOLDEN
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Dream with room for the paper's 127 columns."""
     folder = tmp_path_factory.mktemp("small")
-    values = published_config("dream-7b") | SMALL["dream-7b"] | {"max_position_embeddings": 128}
+    values = config_of("dream-7b") | SMALL["dream-7b"] | {"max_position_embeddings": 128}
     write_random_base(folder, values, torch.float32)
     return folder
 
@@ -98,8 +99,9 @@ def module(folder: Path) -> Distillation:
 
 def test_every_pair_that_is_counted_has_cells_in_the_loss(module: Distillation) -> None:
     bench = Bench(module, length=12, batch_size=2, depth=3)
-    for name in RECIPES:
-        batches, pairs = bench.batches(name), 8 + 7 + 6 if "ours" in name else 1
+    nine, ten = 8 + 7 + 6, 9 + 8 + 7  # responses of 11 tokens have windows of ten states at most
+    for name, pairs in {PRESET: 1, RENDERED: 1, OURS: nine, LONGER: ten, ONLINE: nine}.items():
+        batches = bench.batches(name)
         assert bench.steps(name, batches) == 2 * pairs * len(batches)
         for batch in batches:
             assert batch.masked.any(-1).all()
@@ -117,6 +119,7 @@ def test_the_ideal_is_what_counting_gives(module: Distillation) -> None:
     work = {name: bench.work(name, bench.batches(name)) for name in RECIPES}
     assert work[PRESET]["base_forwards"] == work[RENDERED]["base_forwards"] == 2
     assert work[OURS]["base_forwards"] == 9 / 21
+    assert work[LONGER]["base_forwards"] == 10 / 24
     assert work[ONLINE]["base_forwards"] == 0
     assert work[OURS]["sampler_passes"] == 1
     assert 1.5 < work[PRESET]["sampler_passes"] < 2  # 1.746 over all draws
@@ -183,7 +186,7 @@ def test_half_of_a_response_is_masked_on_average(commits: int, random_dream: Dre
 
 def test_the_ideal_of_one_token_per_forward_is_the_spared_logits() -> None:
     base = Dream
-    size = arithmetic.measure(base, base.read_config(published_config("dream-7b")))
+    size = arithmetic.measure(base, base.read_config(config_of("dream-7b")))
     assert ideal_ratio(size, 128, 1, 64, 8) == pytest.approx(
         arithmetic.forward_flops(size, 128, 128, 128)
         / arithmetic.forward_flops(size, 128, 128, 60.5 + 1),
@@ -203,10 +206,22 @@ def test_ratios_are_taken_within_a_repeat_and_beside_the_ideal() -> None:
 
 
 def test_a_skeleton_has_as_many_layers_as_it_says() -> None:
-    assert published_config("dream-7b:2")["num_hidden_layers"] == 2
-    assert published_config("llada-8b:3")["n_layers"] == 3
+    assert config_of("dream-7b:2")["num_hidden_layers"] == 2
+    assert config_of("llada-8b:3")["n_layers"] == 3
     with pytest.raises(ConfigError, match="number of layers"):
-        published_config("dream-7b:few")
+        config_of("dream-7b:few")
+
+
+def test_a_folders_skeleton_is_of_its_kind_with_random_weights(
+    folder: Path, tmp_path: Path
+) -> None:
+    setting = _setting(folder, tmp_path)
+    written = folder_of(f"{folder}:3", setting, lambda text: None)
+    assert written.parent == tmp_path
+    assert load_base(written).config.num_hidden_layers == 3
+    assert load_base(written).hidden_size == load_base(folder).hidden_size
+    with pytest.raises(ConfigError, match="nor a folder with a config"):
+        config_of(f"{tmp_path / 'nowhere'}:3")
 
 
 def test_all_comparisons_are_one_run(

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import smooth_l1_loss
 
 from dlmjoint.errors import ConfigError
@@ -142,7 +141,6 @@ class _ForwardKL(torch.autograd.Function):
         return (probs * difference if moves else difference.mul_(probs)).sum(-1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
         """In the log-probabilities of both."""
         probs, difference = ctx.saved_tensors

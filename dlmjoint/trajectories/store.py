@@ -29,11 +29,14 @@ FEATURES = Features(
         "prompt_ids": ListOf(Value("int32")),
         "response_ids": ListOf(Value("int32")),
         "order": ListOf(Value("int32")),
-        "log_probs": ListOf(Value("float64")),
+        "log_probs": ListOf(Value("float32")),
     }
 )
 """`order[s]` is the response column written by commit s; the state at step t is the response with
-`order[t:]` masked."""
+`order[t:]` masked. Log-probabilities are rounded to float32: a base's logits are no finer."""
+REPEATING = [f"{name}.list.element" for name in ("prompt_ids", "response_ids", "order")]
+"""Columns whose values come again and again: a table of them is shorter than they are. Of
+log-probabilities it would be longer."""
 
 LEASE = 120.0
 """Seconds after which a marker file nobody touches is no longer held; its holder touches it three
@@ -123,7 +126,8 @@ class TrajectoryStore:
         rows = Dataset.from_list([_row(t) for t in trajectories], features=FEATURES)
         # Process ids alone are not unique among machines that share the folder.
         temporary = self.folder / f".shard-{shard:05d}.{uuid.uuid4().hex}.parquet"
-        parquet.write_table(rows.data.table, temporary)
+        table = rows.data.table
+        parquet.write_table(table, temporary, compression="zstd", use_dictionary=REPEATING)
         os.replace(temporary, self.path(shard))
 
     def check(self, base: Base) -> None:

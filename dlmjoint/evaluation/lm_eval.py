@@ -25,7 +25,7 @@ from dlmjoint.decoding.tally import Tally
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.evaluation.lm_eval_settings import Settings, read
-from dlmjoint.evaluation.settings import describe, dtype_name
+from dlmjoint.evaluation.settings import base_settings, describe
 from dlmjoint.evaluation.sharding import PATIENCE
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import load_base
@@ -132,7 +132,7 @@ class DLMJoint(TemplateLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps beside the results: whose they are, and what this process spent."""
-        tally, base = self.tally, self.base
+        tally = self.tally
         spent = {
             "base_forwards": tally.base_forwards,
             "sampler_passes": tally.sampler_passes,
@@ -141,13 +141,7 @@ class DLMJoint(TemplateLM):
             "seconds": tally.seconds,
         }
         return {
-            "base": {
-                "name": base.name,
-                "revision": base.revision,
-                "fingerprint": base.fingerprint,
-                "dtype": dtype_name(base),
-                "bits": base.bits,
-            },
+            "base": base_settings(self.base),
             "policy": describe(self.settings.decoder()),
             "seed": self.settings.seed,
             "samples": self.settings.samples,

@@ -34,13 +34,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """Everything the generations depend on; `loaded` holds the decoders with their samplers."""
     return {
-        "base": {
-            "name": base.name,
-            "revision": base.revision,
-            "fingerprint": base.fingerprint,
-            "dtype": dtype_name(base),
-            "bits": base.bits,
-        },
+        "base": base_settings(base),
         "size": _size(base),
         "seed": seed,
         "reference_seed": reference_seed,
@@ -49,6 +43,17 @@ def settings_of(
             for name, policy in decoders.items()
         },
         "tasks": {task.name: describe(task) for task in tasks},
+    }
+
+
+def base_settings(base: Base) -> dict[str, Any]:
+    """Which base it was, and how it was loaded; the dtype as `load_base` takes it."""
+    return {
+        "name": base.name,
+        "revision": base.revision,
+        "fingerprint": base.fingerprint,
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "bits": base.bits,
     }
 
 
@@ -149,11 +154,6 @@ def _size(base: Base) -> dict[str, int] | None:
     if not isinstance(base, TransformerBase):
         return None
     return asdict(measure(type(base), base.config))
-
-
-def dtype_name(base: Base) -> str:
-    """The base's dtype, as `load_base` takes it."""
-    return str(base.dtype).removeprefix("torch.")
 
 
 def _refuse(old: dict[str, Any], new: dict[str, Any], run_dir: Path, where: str) -> None:

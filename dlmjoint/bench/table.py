@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 HEADINGS = (
-    "model", "batch", "length", "what", "per second", "ms", "ratio", "of ideal", "memory",
+    "model", "batch", "length", "what", "per second", "ms", "ratio", "ideal", "of ideal", "memory",
 )  # fmt: skip
 LEFT = ("model", "what")
 """Headings of words; the others are of numbers."""
@@ -15,8 +15,8 @@ LEFT = ("model", "what")
 
 def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
     """One line per thing measured, medians with their range: what it makes per second, the ratio to
-    the baseline of its group (the line without one), the share reached of the ratio that counting
-    gives; milliseconds of what is done once at a time; memory, or size."""
+    the baseline of its group (the line without one), the ratio that counting gives, the share reached
+    of it; milliseconds of what is done once at a time; memory, or size."""
     table = Table(box=None, pad_edge=False)
     for heading in HEADINGS:
         left = heading in LEFT
@@ -34,7 +34,7 @@ def lines_of(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         if record["point"] == "load" and "seconds" in record:
             lines.append([*where, *_load(record)])
         if record.get("out_of_memory"):
-            lines.append([*where, record["point"], "out of memory", "", "", "", ""])
+            lines.append([*where, record["point"], "out of memory", "", "", "", "", ""])
         lines += [[*where, *_thing(*item)] for item in record.get("measured", {}).items()]
     return lines
 
@@ -52,18 +52,19 @@ def _load(record: Mapping[str, Any]) -> list[str]:
     speed = f"{record['bytes'] / record['seconds'] / 1e9:.3g} GB"
     host, device = record["host_bytes_above_before"], record["peak_bytes"]
     memory = f"{_bytes(device)} (host {_bytes(host)})"
-    return ["load", speed, f"{record['seconds'] * 1e3:.3g}", "", "", memory]
+    return ["load", speed, f"{record['seconds'] * 1e3:.3g}", "", "", "", memory]
 
 
 def _thing(name: str, one: Mapping[str, Any]) -> list[str]:
     if one.get("out_of_memory"):
-        return [name, "out of memory", "", "", "", ""]
+        return [name, "out of memory", "", "", "", "", ""]
     once = one.get("unit") == name
     return [
         name,
         _range(one["per_second"]) + f" {one['unit']}" if "per_second" in one and not once else "",
         _range(one["seconds"], 1e3) if once or one.get("unit") == "losses" else "",
         _range(one["ratio"]) if "ratio" in one else "",
+        _digits(one["ideal_ratio"]["median"]) if "ideal_ratio" in one else "",
         _range(one["share_of_ideal"]) if "share_of_ideal" in one else "",
         _memory(one),
     ]

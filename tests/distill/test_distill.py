@@ -1,13 +1,14 @@
 """Distillation: states, losses, the unroll, exact resume, and that it learns."""
 
 import itertools
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.nn.functional import kl_div
 
 from dlmjoint.distill.data import Fixed, TrajectoryData, Windows
 from dlmjoint.distill.losses import forward_kl, same_top
@@ -24,6 +25,7 @@ from dlmjoint.trajectories.prompts import Unconditional
 from dlmjoint.trajectories.store import TrajectoryStore
 from dlmjoint.types import Trajectory
 from tests.conftest import GOLDEN
+from tests.distill.trainer import small_trainer
 
 BASE = str(GOLDEN / "dream")
 MASK = 510
@@ -78,15 +80,6 @@ def test_prompts_are_padded_on_the_left() -> None:
     batch = collate([_trajectory(prompt=4), _trajectory(prompt=1)], [0, 0], 2, MASK, 9)
     assert batch.states[1, 0, :4].tolist() == [9, 9, 9, 100]
     assert batch.attends[1].tolist() == [False] * 3 + [True] * 6
-
-
-def test_forward_kl_is_pytorchs_and_ignores_forbidden_ids() -> None:
-    teacher, student = torch.randn(2, 6, 9).log_softmax(-1)
-    expected = kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
-    torch.testing.assert_close(forward_kl(teacher, student), expected)
-    forbidden = torch.full((6, 2), -torch.inf)
-    padded = [torch.cat([log_probs, forbidden], -1) for log_probs in (teacher, student)]
-    torch.testing.assert_close(forward_kl(*padded), expected)
 
 
 def test_the_gradient_of_forward_kl_is_finite_with_forbidden_ids() -> None:
@@ -192,23 +185,6 @@ def test_a_validation_set_ends(folder: Path) -> None:
     assert sum(1 for _ in Fixed(_windows(folder), 3)) == 3
 
 
-def _trainer(root: Path, steps: int, *callbacks: L.Callback) -> L.Trainer:
-    return L.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=1,
-        default_root_dir=root,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        val_check_interval=4,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,
-    )
-
-
 def _data(folder: Path, **settings) -> TrajectoryData:
     return TrajectoryData(folder, **{"batch_size": 4, "window": 4, "val_batches": 2} | settings)
 
@@ -221,12 +197,12 @@ def test_an_interrupted_fit_resumes_to_the_uninterrupted_weights(
     tmp_path: Path, folder: Path
 ) -> None:
     whole = Distillation(BASE, depth=3)
-    _trainer(tmp_path / "a", 8).fit(whole, _data(folder))
+    small_trainer(tmp_path / "a", 8).fit(whole, _data(folder))
     first = Distillation(BASE, depth=3)
     keep = ModelCheckpoint(tmp_path / "b", every_n_train_steps=1, save_top_k=-1)
-    _trainer(tmp_path / "b", 5, keep).fit(first, _data(folder))
+    small_trainer(tmp_path / "b", 5, keep).fit(first, _data(folder))
     resumed = Distillation(BASE, depth=3)
-    _trainer(tmp_path / "c", 8).fit(
+    small_trainer(tmp_path / "c", 8).fit(
         resumed,
         _data(folder),
         ckpt_path=keep.best_model_path or keep.last_model_path,
@@ -239,7 +215,7 @@ def test_an_interrupted_fit_resumes_to_the_uninterrupted_weights(
 def test_a_checkpoint_holds_the_layer_alone(tmp_path: Path, folder: Path) -> None:
     keep = ModelCheckpoint(tmp_path, every_n_train_steps=2)
     module = Distillation(BASE, depth=1)
-    _trainer(tmp_path, 2, keep).fit(module, _data(folder, window=2))
+    small_trainer(tmp_path, 2, keep).fit(module, _data(folder, window=2))
     state = torch.load(keep.best_model_path, weights_only=False)["state_dict"]
     assert {name.split(".")[0] for name in state} == {"sampler"}
     assert set(state) == {f"sampler.{name}" for name in module.sampler.state_dict()}
@@ -249,7 +225,7 @@ def test_fitting_brings_every_depths_kl_below_the_marginals_and_exports_the_samp
     tmp_path: Path, folder: Path, golden_dream: TransformerBase
 ) -> None:
     module = Distillation(BASE, depth=2, export=tmp_path / "sampler")
-    trainer = _trainer(tmp_path, 150)
+    trainer = small_trainer(tmp_path, 150)
     trainer.fit(module, _data(folder, window=4, batch_size=8))
     found = trainer.callback_metrics
     for depth in (1, 2):
@@ -263,11 +239,38 @@ def test_fitting_brings_every_depths_kl_below_the_marginals_and_exports_the_samp
     }  # fmt: skip
 
 
+@pytest.mark.slow  # compiling takes a minute
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_layer_learns_the_same_and_exports_the_same_names(
+    tmp_path: Path, folder: Path
+) -> None:
+    # In processes of their own: the tests' checks of shapes cannot be traced.
+    for name, compiled in (("plain", "false"), ("compiled", "true")):
+        given = {
+            "model.base": BASE,
+            "model.export": tmp_path / name,
+            "model.compile_layer": compiled,
+            "data.path": folder,
+            "data.batch_size": 4,
+            "trainer.max_steps": 3,
+            "trainer.accelerator": "cpu",
+            "trainer.default_root_dir": tmp_path,
+        }
+        flags = [f"--{key}={value}" for key, value in given.items()]
+        subprocess.run([sys.executable, "-m", "dlmjoint", "fit", *flags], check=True)
+    ours, theirs = (
+        JointSampler.from_pretrained(tmp_path / name).state_dict() for name in ("plain", "compiled")
+    )
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, atol=1e-5, rtol=1e-3)
+
+
 def test_the_marginals_kl_is_what_a_sampler_with_zero_gain_has(
     tmp_path: Path, folder: Path
 ) -> None:
     module = Distillation(BASE, depth=3, start=LastBlock(gain=0.0))
-    (found,) = _trainer(tmp_path, 1).validate(module, _data(folder), verbose=False)
+    (found,) = small_trainer(tmp_path, 1).validate(module, _data(folder), verbose=False)
     for depth in (1, 2, 3):
         assert found[f"val/kl@{depth}"] == found[f"val/marginal_kl@{depth}"] > 0
 
@@ -286,14 +289,14 @@ def test_hidden_state_terms_add_to_the_loss(folder: Path) -> None:
 
 def test_a_window_too_short_for_the_depth_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="depth of 3 needs 4 states"):
-        _trainer(tmp_path, 1).fit(Distillation(BASE, depth=3), _data(folder, window=3))
+        small_trainer(tmp_path, 1).fit(Distillation(BASE, depth=3), _data(folder, window=3))
 
 
 def test_trajectories_of_another_base_are_refused(tmp_path: Path, folder: Path) -> None:
     module = Distillation(BASE, depth=1)
     module.base = Dream.random()
     with pytest.raises(MismatchError, match="was drawn from"):
-        _trainer(tmp_path, 1).fit(module, _data(folder))
+        small_trainer(tmp_path, 1).fit(module, _data(folder))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import Unconditional
 from dlmjoint.trajectories.store import TrajectoryStore
 from tests.conftest import GOLDEN
+from tests.distill.trainer import small_trainer
 
 BASE = str(GOLDEN / "dream")
 COLUMNS, WINDOW = 11, 4
@@ -86,21 +87,7 @@ def test_lanes_are_at_different_stages(base: TransformerBase) -> None:
 
 
 def _trainer(root: Path, steps: int, *callbacks: L.Callback) -> L.Trainer:
-    return L.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=1,
-        default_root_dir=root,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=1,
-        val_check_interval=10,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,
-    )
+    return small_trainer(root, steps, *callbacks, limit_val_batches=1, val_check_interval=10)
 
 
 def _data(n: int = 14, **settings) -> OnlineData:

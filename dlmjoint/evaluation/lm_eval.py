@@ -118,17 +118,9 @@ class DLMJoint(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """A conversation in the tokenizer's chat template. Raises ConfigError if it has none."""
-        if not self.tokenizer.chat_template:
-            raise ConfigError(f"{self.base.name} has no chat template: leave out the flag for it")
         if self.settings.opening:
             raise ConfigError("opening is not used in a chat: the template writes its own")
-        text = self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return str(text)
+        return self.base.chat(chat_history, add_generation_prompt)
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps beside the results: whose they are, and what this process spent."""

@@ -162,10 +162,21 @@ class Base(ABC):
 
     def encode_chat(self, message: str) -> list[int]:
         """The ids of a user's message in the chat template, ready for the answer."""
-        text = self._tokenizer().apply_chat_template(
-            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+        return self.encode(self.chat([{"role": "user", "content": message}]))
+
+    def chat(self, turns: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation in the tokenizer's chat template: ready for the answer, or its last turn left
+        open. Raises ConfigError if there is no such template."""
+        tokenizer = self._tokenizer()
+        if not tokenizer.chat_template:
+            raise ConfigError(f"{self.name} has no chat template: give the prompt without a chat")
+        text = tokenizer.apply_chat_template(
+            turns,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
         )
-        return self.encode(str(text))
+        return str(text)
 
     def decode(self, ids: Sequence[int], anchored: int = 0) -> str:
         """The text of a response: up to the first of `end_ids`, special tokens left out.

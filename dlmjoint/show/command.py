@@ -91,8 +91,6 @@ def encode(base: Base, prompt: str | None, chat: bool) -> list[int]:
         if chat:
             raise ConfigError("chat is the form of a prompt: give one")
         return prompt_ids(base, 1)[0]
-    if chat and not base.tokenizer.chat_template:
-        raise ConfigError(f"the tokenizer of {base.name} has no chat template: leave chat out")
     return prompt_ids(base, [base.encode_chat(prompt)] if chat else [prompt])[0]
 
 

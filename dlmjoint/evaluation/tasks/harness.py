@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.metrics.accuracy import Accuracy
-from dlmjoint.evaluation.metrics.base import Metric
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.evaluation.tasks.graded import Graded
 from dlmjoint.models.base import Base
 
 if TYPE_CHECKING:  # an extra, imported where it is needed
@@ -26,7 +24,7 @@ Template = Callable[..., str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Harness(Task):
+class Harness(Graded):
     """A task of lm-eval that asks for a text (`generate_until`) and whose grades are right or wrong.
 
     Documents, prompts, worked examples, stops, filters and the metric are lm-eval's own; decoding,
@@ -58,8 +56,6 @@ class Harness(Task):
     example."""
     system_instruction: str | None = None
     """Stands before everything."""
-    opening: str = ""
-    """Written before every prompt, such as the beginning-of-text token; not in a chat."""
     include_path: Path | None = None
     """A folder of further tasks in lm-eval's format. Ours are known."""
     overrides: dict[str, Any] | None = None
@@ -71,8 +67,7 @@ class Harness(Task):
             raise ConfigError("lm-eval is not installed: pip install 'dlmjoint[eval]'")
         if not self.name:  # frozen to everybody else
             object.__setattr__(self, "name", Path(self.task.removesuffix(".yaml")).name)
-        if self.n < 1:
-            raise ConfigError(f"n is {self.n}, expected 1 or more")
+        super().__post_init__()
         if self.chat and self.opening:
             raise ConfigError("opening is not used in a chat: the template writes its own")
 
@@ -87,33 +82,11 @@ class Harness(Task):
             for index, (prompt, target) in enumerate(zip(prompts, targets, strict=True))
         ]
 
-    def standard_metrics(self) -> list[Metric]:
-        """Accuracy."""
-        return [Accuracy()]
-
-    def shown(self, example: Example) -> str:
-        """The prompt as people read it."""
-        return example.prompt.removeprefix(self.opening)
-
     def prompt_ids(self, base: Base, examples: Sequence[Example]) -> list[list[int]]:
         """The prompts as ids; raises ConfigError for a chat without a chat template."""
         if not self.chat:
-            return [base.encode(example.prompt) for example in examples]
-        tokenizer = base.tokenizer
-        if tokenizer is None or not tokenizer.chat_template:
-            raise ConfigError(f"{base.name} has no chat template: set chat to false")
-
-        def rendered(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            return str(
-                tokenizer.apply_chat_template(
-                    messages,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                )
-            )
-
-        contexts = self._contexts(rendered)
+            return super().prompt_ids(base, examples)
+        contexts = self._contexts(base.chat)
         return [base.encode(contexts[example.id]) for example in examples]
 
     def grade(self, example: Example, text: str) -> Grade:

@@ -2,15 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar, NamedTuple
 
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.metrics.accuracy import Accuracy
-from dlmjoint.evaluation.metrics.base import Metric
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.evaluation.tasks.graded import Graded
 from dlmjoint.evaluation.tasks.source import Place, is_file, rows
 from dlmjoint.models.base import Base
 
@@ -29,7 +27,7 @@ class Question(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Questions(Task):
+class Questions(Graded):
     """The wording around a question, the same for all tasks.
 
     A prompt is `opening`, `instruction`, then `before` question `after` for every worked example,
@@ -44,16 +42,11 @@ class Questions(Task):
     """Written before a question."""
     after: str = "\nAnswer:"
     """Written after a question."""
-    opening: str = ""
-    """Written before everything, such as the beginning-of-text token; not in a chat."""
     chat: bool = False
     """Everything is the user's message in the tokenizer's chat template."""
-    metrics: list[Metric] | None = field(default=None)
-    """What to measure; null takes accuracy."""
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ConfigError(f"n is {self.n}, expected 1 or more")
+        super().__post_init__()
         if self.shots < 0:
             raise ConfigError(f"shots is {self.shots}, expected 0 or more")
         if self.chat and self.opening:
@@ -84,21 +77,10 @@ class Questions(Task):
             for index, question in enumerate(questions)
         ]
 
-    def standard_metrics(self) -> list[Metric]:
-        """Accuracy."""
-        return [Accuracy()]
-
-    def shown(self, example: Example) -> str:
-        """The prompt as people read it."""
-        return example.prompt.removeprefix(self.opening)
-
     def prompt_ids(self, base: Base, examples: Sequence[Example]) -> list[list[int]]:
         """The prompts as ids; raises ConfigError for a chat without a chat template."""
-        if not self.chat:
-            return [base.encode(example.prompt) for example in examples]
-        if base.tokenizer is None or not base.tokenizer.chat_template:
-            raise ConfigError(f"{base.name} has no chat template: set chat to false")
-        return [base.encode_chat(example.prompt) for example in examples]
+        encode = base.encode_chat if self.chat else base.encode
+        return [encode(example.prompt) for example in examples]
 
     def answer(self, text: str) -> str:
         """The text up to where a base goes on to a next question; in a chat it does not."""

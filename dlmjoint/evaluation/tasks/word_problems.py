@@ -3,15 +3,13 @@
 from dataclasses import dataclass, field
 
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.evaluation.metrics.accuracy import Accuracy
-from dlmjoint.evaluation.metrics.base import Metric
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.evaluation.tasks.graded import Graded
 from dlmjoint.tiny.corpus import LONGEST_SOLUTION, TEST_SEED, extract_answer, problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordProblems(Task):
+class WordProblems(Graded):
     """Questions of a stream no model was trained on, graded by the number after `####`."""
 
     name: str = "word_problems"
@@ -34,14 +32,6 @@ class WordProblems(Task):
             Example(id=index, prompt=self.opening + one.question, reference=str(one.answer))
             for index, one in enumerate(problems)
         ]
-
-    def standard_metrics(self) -> list[Metric]:
-        """Accuracy."""
-        return [Accuracy()]
-
-    def shown(self, example: Example) -> str:
-        """The question."""
-        return example.prompt.removeprefix(self.opening)
 
     def grade(self, example: Example, text: str) -> Grade:
         """Right if the number after the last `####` is the answer."""

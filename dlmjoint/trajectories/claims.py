@@ -56,6 +56,16 @@ class Claim:
                 self.path.unlink()
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one look at a folder shows."""
+
+    missing: list[int]
+    """The shards still to be drawn."""
+    claimed: list[int]
+    """Those of them that somebody draws, this process or another."""
+
+
 class Claims:
     """The claims on one folder's shards, as one process sees them."""
 
@@ -71,8 +81,8 @@ class Claims:
         Where others draw all that is left, it waits for them, so that what a dead one leaves is
         drawn; `waiting` is called at every look.
         """
-        while missing := self.store.missing():
-            for shard in self._free(missing):
+        while (seen := self.look()).missing:
+            for shard in self._free(seen):
                 claim = self._claim(shard)
                 if claim is not None:
                     return claim
@@ -85,25 +95,21 @@ class Claims:
         for shard in set(range(self.store.manifest.num_shards)) - set(self.store.missing()):
             self._path(shard).unlink(missing_ok=True)
 
-    def open(self) -> int:
-        """How many shards are claimed at this moment, by this process or others."""
-        return len(self._claimed(self.store.missing()))
+    def look(self) -> Look:
+        """The folder at this moment."""
+        names = self.store.names()
+        missing = self.store.missing(names)
+        return Look(missing, [shard for shard in missing if self._path(shard).name in names])
 
     def _path(self, shard: int) -> Path:
         return self.store.folder / f".shard-{shard:05d}.claim"
 
-    def _free(self, missing: list[int]) -> Iterator[int]:
+    def _free(self, seen: Look) -> Iterator[int]:
         """The missing shards nobody claims; then those whose claims were abandoned."""
-        claimed = self._claimed(missing)
-        yield from sorted(set(missing) - set(claimed))
-        if claimed:
+        yield from sorted(set(seen.missing) - set(seen.claimed))
+        if seen.claimed:
             now = _now(self.store.folder)
-            yield from (shard for shard in claimed if self._abandoned(shard, now))
-
-    def _claimed(self, missing: list[int]) -> list[int]:
-        """Those of the missing shards that have a claim."""
-        there = {path.name for path in self.store.folder.iterdir()}  # one look: it may be far away
-        return [shard for shard in missing if self._path(shard).name in there]
+            yield from (shard for shard in seen.claimed if self._abandoned(shard, now))
 
     def _claim(self, shard: int) -> Claim | None:
         """The claim, unless another process was faster."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from dlmjoint.trajectories.claims import Claims
+from dlmjoint.trajectories.claims import Claims, Look
 from dlmjoint.types import Step
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Progress(L.Callback):
     def begin(self) -> None:
         """Take the time and what is there already."""
         self.drawn = 0
-        self._started, self._first = self.clock(), self._done()
+        self._started, self._first = self.clock(), self._done(self.claims.look())
         self._next = self._started + self._every
         if self.speaks and self.console.is_terminal:
             columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
@@ -88,13 +88,16 @@ class Progress(L.Callback):
 
     def told(self) -> str:
         """Shards, tokens per second of all processes together, and the time that is left."""
-        manifest, missing = self.claims.store.manifest, len(self.claims.store.missing())
-        done, seconds = self._done(), self.clock() - self._started
+        return self._told(self.claims.look())
+
+    def _told(self, seen: Look) -> str:
+        num_shards = self.claims.store.manifest.num_shards
+        done, seconds = self._done(seen), self.clock() - self._started
         speed = (done - self._first) / seconds if seconds > 0 else 0.0
-        parts = [f"{manifest.num_shards - missing} of {manifest.num_shards} shards"]
+        parts = [f"{num_shards - len(seen.missing)} of {num_shards} shards"]
         parts.append(f"{speed:,.0f} tokens/s")
-        if missing:
-            parts.append(f"{self.claims.open()} being drawn")
+        if seen.missing:
+            parts.append(f"{len(seen.claimed)} being drawn")
             if speed > 0:
                 left = timedelta(seconds=round((self._total - done) / speed))
                 parts.append(f"{done / self._total:.1%}, about {left} left")
@@ -105,20 +108,22 @@ class Progress(L.Callback):
         if not self.speaks or self.clock() < self._next:
             return
         self._next = self.clock() + self._every
+        seen = self.claims.look()
         if self._bar is None:
-            log.info("%s", self.told())
+            log.info("%s", self._told(seen))
         else:
-            self._bar.update(self._bar.task_ids[0], completed=self._done(), description=self.told())
+            done, told = self._done(seen), self._told(seen)
+            self._bar.update(self._bar.task_ids[0], completed=done, description=told)
 
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
-    def _done(self) -> int:
+    def _done(self, seen: Look) -> int:
         """Tokens in the folder and in this process."""
-        manifest, missing = self.claims.store.manifest, self.claims.store.missing()
-        absent = sum(len(manifest.shard_ids(shard)) for shard in missing)
+        manifest = self.claims.store.manifest
+        absent = sum(len(manifest.shard_ids(shard)) for shard in seen.missing)
         return (manifest.num_examples - absent) * manifest.max_new_tokens + self.drawn
 
     @property

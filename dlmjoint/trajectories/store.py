@@ -7,7 +7,7 @@ missing can be drawn again by anyone, in any number of processes.
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -113,9 +113,13 @@ class TrajectoryStore:
         """Where a shard lies."""
         return self.folder / f"shard-{shard:05d}.parquet"
 
-    def missing(self) -> list[int]:
-        """The shards still to be drawn."""
-        there = {path.name for path in self.folder.iterdir()}
+    def names(self) -> set[str]:
+        """What is in the folder, by one look: it may be far away."""
+        return {path.name for path in self.folder.iterdir()}
+
+    def missing(self, names: Container[str] | None = None) -> list[int]:
+        """The shards still to be drawn, by a look at the folder or by what one has shown."""
+        there = self.names() if names is None else names
         return [s for s in range(self.manifest.num_shards) if self.path(s).name not in there]
 
     def write(self, shard: int, trajectories: Sequence[Trajectory]) -> None:

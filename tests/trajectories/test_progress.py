@@ -77,6 +77,21 @@ def test_speed_and_time_left_count_all_processes_shards_and_this_ones_tokens(
     )
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_report_looks_at_the_folder_once(
+    store: TrajectoryStore, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.path(0).unlink()
+    progress, clock = _progress(store, terminal)
+    progress.begin()
+    looks = []
+    monkeypatch.setattr(store, "names", lambda: looks.append(1) or {"shard-00001.parquet"})
+    clock.now = 100.0
+    progress.tell()
+    progress._stop()
+    assert len(looks) == 1
+
+
 def test_tokens_of_a_batch_that_failed_are_not_counted(store: TrajectoryStore) -> None:
     def failing() -> Iterator[Step]:
         yield from _steps(4, 3)

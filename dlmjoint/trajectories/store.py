@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, Features, Value, concatenate_datasets
@@ -34,9 +35,9 @@ FEATURES = Features(
 )
 """`order[s]` is the response column written by commit s; the state at step t is the response with
 `order[t:]` masked. Log-probabilities are rounded to float32: a base's logits are no finer."""
-REPEATING = [f"{name}.list.element" for name in ("prompt_ids", "response_ids", "order")]
+REPEATING: Any = [f"{name}.list.element" for name in ("prompt_ids", "response_ids", "order")]
 """Columns whose values come again and again: a table of them is shorter than they are. Of
-log-probabilities it would be longer."""
+log-probabilities it would be longer. (pyarrow's annotation knows True and False only.)"""
 
 LEASE = 120.0
 """Seconds after which a marker file nobody touches is no longer held; its holder touches it three

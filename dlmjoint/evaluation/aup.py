@@ -11,14 +11,14 @@ theirs is the best of all methods they compare: values of two runs compare only 
 Tokens per forward count all tokens written, end-of-text too, as everywhere in scores.json.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from dlmjoint.evaluation.families import families
 from dlmjoint.evaluation.metrics.intervals import resamples
 from dlmjoint.evaluation.records import Score
 
@@ -38,8 +38,7 @@ class Point:
 
 
 def aup(points: Mapping[str, Point], exact: str | None) -> dict[str, dict[str, Any]]:
-    """Every family's AUP, for decoders named as `joint-k4` is; `joint-k4+cache` is of the family
-    `joint+cache`.
+    """Every family's AUP, for decoders named as `joint-k4` is.
 
     `exact` names the decoder of one token per forward, if the run has one: without a K of its own
     it is every family's first point, since K = 1 is the same for all. The interval is a bootstrap
@@ -64,18 +63,6 @@ def aup(points: Mapping[str, Point], exact: str | None) -> dict[str, dict[str, A
         score = Score(value, min(float(low), value), max(float(high), value), n)
         found[family] = score.to_json() | {"decoders": members}
     return found
-
-
-def families(names: Sequence[str] | Mapping[str, Any], exact: str | None) -> dict[str, list[str]]:
-    """The decoders of every family of two or more, the exact one first."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        family = re.sub(r"-k\d+(?!\d)", "", name, count=1)
-        if family != name:
-            found.setdefault(family, []).append(name)
-    if exact is not None and not re.search(r"-k\d+", exact):
-        found = {family: [exact, *members] for family, members in found.items()}
-    return {family: members for family, members in found.items() if len(members) > 1}
 
 
 def area(speed: Float[np.ndarray, " m"], accuracy: Float[np.ndarray, " m"], best: float) -> float:

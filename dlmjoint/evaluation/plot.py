@@ -1,6 +1,5 @@
 """Quality against speed, one line per family of decoders."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from dlmjoint.evaluation.families import family
 from dlmjoint.evaluation.table import heading
 
 PANELS = ("mauve", "agreement_item", "accuracy")
@@ -78,12 +78,6 @@ def draw_quality(scores: Mapping[str, Any], path: Path) -> bool:
         )
     canvas.print_png(str(path))
     return True
-
-
-def family(decoder: str) -> str:
-    """The name without its K: `joint-k4` is of the family `joint`, `joint-k4+cache` of
-    `joint+cache`."""
-    return re.sub(r"-k\d+(?!\d)", "", decoder, count=1)
 
 
 def numbered(rows: Rows) -> dict[str, int]:

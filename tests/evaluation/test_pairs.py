@@ -17,9 +17,10 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation import judge, settings
-from dlmjoint.evaluation.aup import Point, area, aup, families
+from dlmjoint.evaluation.aup import Point, area, aup
 from dlmjoint.evaluation.batch import decode_batch
 from dlmjoint.evaluation.cost import Machine, cost
+from dlmjoint.evaluation.families import families
 from dlmjoint.evaluation.metrics.depth import Depth
 from dlmjoint.evaluation.metrics.values import Flags, Ratios
 from dlmjoint.evaluation.plan import limited

@@ -8,7 +8,7 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError, DataError, MismatchError
 from dlmjoint.evaluation import commands, settings
-from dlmjoint.evaluation.plot import family
+from dlmjoint.evaluation.families import family
 from dlmjoint.evaluation.report import compare, report
 from dlmjoint.evaluation.run import run
 from dlmjoint.evaluation.score import score

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from dlmjoint.evaluation.families import family
 from dlmjoint.evaluation.plot import (
     COLOURS,
     INK,
@@ -22,7 +23,6 @@ from dlmjoint.evaluation.plot import (
     Point,
     Rows,
     draw,
-    family,
     labelled,
     measured,
     numbered,

@@ -10,7 +10,8 @@ from typing import Any
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import LoadError
 from dlmjoint.evaluation import settings
-from dlmjoint.evaluation.plot import family, measured, numbered
+from dlmjoint.evaluation.families import family
+from dlmjoint.evaluation.plot import measured, numbered
 from dlmjoint.evaluation.report import figures
 from dlmjoint.evaluation.report.examples import Browser
 from dlmjoint.evaluation.report.runs import Run, departures, merged

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
+from typing import ClassVar
 
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.questions import Question, Questions
+from dlmjoint.evaluation.tasks.puzzles import Puzzles
+from dlmjoint.evaluation.tasks.questions import Question
 
 EXPRESSION = re.compile(r"[(\d][\d\s+\-*/×÷−()]*[)\d]")
 """A stretch of a line that may be arithmetic."""
@@ -18,7 +20,7 @@ MOST_TRIES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Countdown(Questions):
+class Countdown(Puzzles):
     """Numbers and a target; the answer is one expression.
 
     Read is the last expression with an operation in the text, up to its `=` if it has one, and before
@@ -26,14 +28,14 @@ class Countdown(Questions):
     exactly. Any solution counts, not only the one the puzzle was made from.
     """
 
+    stream: ClassVar[str] = "countdown"
+
     name: str = "countdown"
     """Stands in file names and in scores.json."""
     n: int = 256
     """Number of puzzles."""
     max_new_tokens: int = 32
     """Columns of the response."""
-    seed: int = 0
-    """Which stream of puzzles; worked examples are of a stream of their own."""
     numbers: int = 3
     """Numbers to use."""
     largest: int = 99
@@ -57,14 +59,6 @@ class Countdown(Questions):
         if self.largest < 9 or self.largest_target < 2 * self.largest:
             raise ConfigError("largest is 9 or more, largest_target at least twice as much")
 
-    def questions(self) -> list[Question]:
-        """Puzzle i depends on the seed and i alone."""
-        return [self._puzzle(f"countdown/{self.seed}/{index}") for index in range(self.n)]
-
-    def worked(self, topic: str) -> list[Question]:
-        """Puzzles of a stream that `questions` never asks."""
-        return [self._puzzle(f"countdown/worked/{self.seed}/{i}") for i in range(self.shots)]
-
     def grade(self, example: Example, text: str) -> Grade:
         """See the class."""
         expression = extract_expression(self.answer(text))
@@ -81,7 +75,7 @@ class Countdown(Questions):
             return Grade(False, expression, f"{expression} is {value}, the target {target}")
         return Grade(True, expression, f"{expression} is {target}")
 
-    def _puzzle(self, key: str) -> Question:
+    def puzzle(self, key: str) -> Question:
         """Two of the numbers are combined until one is left: the target."""
         random = Random(key)
         for _ in range(MOST_TRIES):

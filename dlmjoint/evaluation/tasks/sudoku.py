@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
 from random import Random
+from typing import ClassVar
 
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.questions import Question, Questions
+from dlmjoint.evaluation.tasks.puzzles import Puzzles
+from dlmjoint.evaluation.tasks.questions import Question
 
 BETWEEN = re.compile(r"[\s|,;.:\[\]+-]+")
 """What may stand between the digits of a row."""
@@ -19,7 +21,7 @@ Grid = list[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sudoku(Questions):
+class Sudoku(Puzzles):
     """Grids with one solution, rows as lines of digits, 0 for an empty cell.
 
     Read are the last rows of the text: as many consecutive lines as the grid has rows, each of as many
@@ -27,14 +29,14 @@ class Sudoku(Questions):
     before a next question. Right if it is the solution, which is the only one.
     """
 
+    stream: ClassVar[str] = "sudoku"
+
     name: str = "sudoku"
     """Stands in file names and in scores.json."""
     n: int = 256
     """Number of puzzles."""
     max_new_tokens: int = 24
     """Columns of the response."""
-    seed: int = 0
-    """Which stream of puzzles; worked examples are of a stream of their own."""
     size: int = 4
     """Digits, rows and columns: 4 or 9."""
     empty: int = 8
@@ -57,14 +59,6 @@ class Sudoku(Questions):
         if not 1 <= self.empty <= self.size**2:
             raise ConfigError(f"empty is {self.empty}, expected 1 to {self.size**2}")
 
-    def questions(self) -> list[Question]:
-        """Puzzle i depends on the seed and i alone."""
-        return [self._question(f"sudoku/{self.seed}/{index}") for index in range(self.n)]
-
-    def worked(self, topic: str) -> list[Question]:
-        """Puzzles of a stream that `questions` never asks."""
-        return [self._question(f"sudoku/worked/{self.seed}/{i}") for i in range(self.shots)]
-
     def grade(self, example: Example, text: str) -> Grade:
         """Right if all cells are the solution's; else the first row that is not is named."""
         found = extract_grid(self.answer(text), self.size)
@@ -77,7 +71,8 @@ class Sudoku(Questions):
                 return Grade(False, "\n".join(found), reason)
         return Grade(True, "\n".join(found), "the solution")
 
-    def _question(self, key: str) -> Question:
+    def puzzle(self, key: str) -> Question:
+        """A grid with one solution."""
         puzzle, solution = made(key, self.size, self.empty)
         return Question(written(puzzle), written(solution), written(solution))
 

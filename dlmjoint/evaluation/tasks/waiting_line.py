@@ -11,11 +11,13 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from random import Random
+from typing import ClassVar
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.questions import Question, Questions
+from dlmjoint.evaluation.tasks.puzzles import Puzzles
+from dlmjoint.evaluation.tasks.questions import Question
 from dlmjoint.tiny.corpus import NAMES
 
 Line = tuple[str, ...]
@@ -104,67 +106,63 @@ class AnyOther(frozenset[Line]):
 
 
 @dataclass(frozen=True)
-class Insert(Operation):
-    """One right answer; n + 1 where the place is free."""
+class Change(Operation):
+    """The line changed at one place: one right answer, several where the place is free."""
 
     anywhere: bool = False
-    """The place is the writer's choice: all names behind it depend on it."""
+    """The place is the writer's choice."""
+
+    def at_one(self, lines: list[Line], words: list[str], free: str, random: Random) -> Asked:
+        """The request for one of the lines, in its words; in `free` ones for any of them."""
+        place = random.randrange(len(lines))
+        answers = frozenset(lines if self.anywhere else [lines[place]])
+        text = free if self.anywhere else words[place]
+        return Asked(f"{text} Write down the new line.", answers, lines[place])
+
+
+@dataclass(frozen=True)
+class Insert(Change):
+    """One right answer; n + 1 where the place is free: all names behind it depend on it."""
 
     def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
         """The line with one more."""
-        places = [(*line[:i], newcomer, *line[i:]) for i in range(len(line) + 1)]
-        chosen = random.randrange(len(places))
-        if self.anywhere:
-            text = f"{newcomer} joins the line anywhere. Write down the new line."
-            return Asked(text, frozenset(places), places[chosen])
-        text = f"{newcomer} joins the line as number {chosen + 1}. Write down the new line."
-        return Asked(text, frozenset({places[chosen]}), places[chosen])
+        lines = [(*line[:i], newcomer, *line[i:]) for i in range(len(line) + 1)]
+        words = [f"{newcomer} joins the line as number {i + 1}." for i in range(len(lines))]
+        return self.at_one(lines, words, f"{newcomer} joins the line anywhere.", random)
 
 
 @dataclass(frozen=True)
-class Remove(Operation):
-    """One right answer; n where the one who leaves is free."""
-
-    anywhere: bool = False
-    """Who leaves is the writer's choice: all names behind depend on it."""
+class Remove(Change):
+    """One right answer; n where the one who leaves is free: all names behind depend on it."""
 
     def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
         """The line with one less."""
-        places = [line[:i] + line[i + 1 :] for i in range(len(line))]
-        chosen = random.randrange(len(places))
-        if self.anywhere:
-            text = "One person leaves the line. Write down the new line."
-            return Asked(text, frozenset(places), places[chosen])
-        text = f"{line[chosen]} leaves the line. Write down the new line."
-        return Asked(text, frozenset({places[chosen]}), places[chosen])
+        lines = [line[:i] + line[i + 1 :] for i in range(len(line))]
+        words = [f"{name} leaves the line." for name in line]
+        return self.at_one(lines, words, "One person leaves the line.", random)
 
 
 @dataclass(frozen=True)
-class Replace(Operation):
-    """One right answer; n where the one who is replaced is free."""
-
-    anywhere: bool = False
-    """Who is replaced is the writer's choice: exactly one name may change."""
+class Replace(Change):
+    """One right answer; n where the one who is replaced is free: exactly one name may change."""
 
     def ask(self, line: Line, newcomer: str, random: Random) -> Asked:
         """The line with another in one place."""
-        places = [(*line[:i], newcomer, *line[i + 1 :]) for i in range(len(line))]
-        chosen = random.randrange(len(places))
-        if self.anywhere:
-            text = f"{newcomer} takes the place of one person. Write down the new line."
-            return Asked(text, frozenset(places), places[chosen])
-        text = f"{newcomer} takes the place of {line[chosen]}. Write down the new line."
-        return Asked(text, frozenset({places[chosen]}), places[chosen])
+        lines = [(*line[:i], newcomer, *line[i + 1 :]) for i in range(len(line))]
+        words = [f"{newcomer} takes the place of {name}." for name in line]
+        return self.at_one(lines, words, f"{newcomer} takes the place of one person.", random)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaitingLine(Questions):
+class WaitingLine(Puzzles):
     """Lines of `length` people and one operation.
 
     Read is the first line of the answer that lists one of the people and somebody else, behind its last
     colon; without such a line, the names that stand alone on lines. Whatever is listed between names
     that is no name is read too, and makes the line a wrong one. Right if the line fulfils the request.
     """
+
+    stream: ClassVar[str] = "line"
 
     operation: Operation
     """What is to be done."""
@@ -178,8 +176,6 @@ class WaitingLine(Questions):
     """Who may stand in it."""
     max_new_tokens: int = 64
     """Columns of the response."""
-    seed: int = 0
-    """Which stream of lines; worked examples are of a stream of their own."""
     shots: int = 4
     """Worked examples before every question."""
     draw: Draw | None = field(default_factory=Draw)
@@ -195,31 +191,21 @@ class WaitingLine(Questions):
                 f"{len(self.people) - 1}: one of the people must be left to join"
             )
 
-    def questions(self) -> list[Question]:
-        """Line i depends on the seed and i alone."""
-        return [self._question(f"line/{self.seed}/{i}") for i in range(self.n)]
-
-    def worked(self, topic: str) -> list[Question]:
-        """Lines of a stream that `questions` never asks."""
-        return [self._question(f"line/worked/{self.seed}/{i}") for i in range(self.shots)]
-
     def grade(self, example: Example, text: str) -> Grade:
         """Right if the line in the text is one of those asked for."""
         found = read_line(self.answer(text), self.people)
         if not found:
             return Grade(correct=False, extracted=None, reason="none of the people in the text")
         written = ", ".join(found)
-        if found in self._asked_of(example.id).answers:
+        if found in self._made(self.key(example.id))[1].answers:
             return Grade(correct=True, extracted=written, reason="what was asked for")
         return Grade(correct=False, extracted=written, reason=f"for example {example.reference}")
 
-    def _question(self, key: str) -> Question:
+    def puzzle(self, key: str) -> Question:
+        """A line and what is to be done with it."""
         line, asked = self._made(key)
         shown = ", ".join(asked.shown)
         return Question(f"{', '.join(line)}\n{asked.text}", shown, shown)
-
-    def _asked_of(self, index: int) -> Asked:
-        return self._made(f"line/{self.seed}/{index}")[1]
 
     def _made(self, key: str) -> tuple[Line, Asked]:
         random = Random(key)

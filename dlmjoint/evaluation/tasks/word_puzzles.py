@@ -6,11 +6,13 @@ After ParallelBench's idea (arXiv 2510.04767); puzzles, wording and scorers are 
 import re
 from dataclasses import dataclass, field
 from random import Random
+from typing import ClassVar
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.questions import Question, Questions
+from dlmjoint.evaluation.tasks.puzzles import Puzzles
+from dlmjoint.evaluation.tasks.questions import Question
 from dlmjoint.evaluation.tasks.waiting_line import PEOPLE
 from dlmjoint.tiny.corpus import ITEMS, NAMES
 
@@ -21,13 +23,15 @@ THINGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment(Questions):
+class Assignment(Puzzles):
     """Give each person a different thing: n! right answers, every thing depends on all others; n
     things drawn from their marginals all differ with probability n! / n^n.
 
     Read is, for every person, the first thing named behind the person and before the next one. Right
     if everyone has one, and all differ.
     """
+
+    stream: ClassVar[str] = "assign"
 
     name: str = "assignment"
     """Stands in file names and in scores.json."""
@@ -41,8 +45,6 @@ class Assignment(Questions):
     """What may be given."""
     max_new_tokens: int = 64
     """Columns of the response."""
-    seed: int = 0
-    """Which stream of puzzles; worked examples are of a stream of their own."""
     shots: int = 4
     """Worked examples before every question."""
     draw: Draw | None = field(default_factory=Draw)
@@ -58,17 +60,9 @@ class Assignment(Questions):
         if not 2 <= self.size <= most:
             raise ConfigError(f"size is {self.size}, expected 2 to {most}")
 
-    def questions(self) -> list[Question]:
-        """Puzzle i depends on the seed and i alone."""
-        return [self._question(f"assign/{self.seed}/{i}") for i in range(self.n)]
-
-    def worked(self, topic: str) -> list[Question]:
-        """Puzzles of a stream that `questions` never asks."""
-        return [self._question(f"assign/worked/{self.seed}/{i}") for i in range(self.shots)]
-
     def grade(self, example: Example, text: str) -> Grade:
         """Right if it is a one-to-one assignment."""
-        people, things = self._made(f"assign/{self.seed}/{example.id}")
+        people, things = self._made(self.key(example.id))
         given = read_pairs(self.answer(text), people, things)
         if not given:
             return Grade(correct=False, extracted=None, reason="nobody is given anything")
@@ -80,7 +74,8 @@ class Assignment(Questions):
             return Grade(False, written, "two have the same")
         return Grade(True, written, "everyone has another thing")
 
-    def _question(self, key: str) -> Question:
+    def puzzle(self, key: str) -> Question:
+        """People and things, and one way to give them."""
         people, things = self._made(key)
         given = dict(zip(people, Random(key + "/shown").sample(things, len(things)), strict=True))
         shown = ", ".join(f"{person}: {thing}" for person, thing in given.items())
@@ -107,7 +102,7 @@ class TinyAssignment(Assignment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatinSquare(Questions):
+class LatinSquare(Puzzles):
     """Any square in which every row and every column holds each symbol once. Each cell depends on its
     row and its column; of squares of independent cells 2 in 256 are right at two symbols, 12 in 19,683
     at three.
@@ -115,6 +110,8 @@ class LatinSquare(Questions):
     Read are the last rows of the text: as many consecutive lines as there are symbols, each with as
     many of them.
     """
+
+    stream: ClassVar[str] = "latin"
 
     name: str = "latin_square"
     """Stands in file names and in scores.json."""
@@ -126,8 +123,6 @@ class LatinSquare(Questions):
     """What may stand in a cell."""
     max_new_tokens: int = 32
     """Columns of the response."""
-    seed: int = 0
-    """Which stream of squares; worked examples are of a stream of their own."""
     shots: int = 4
     """Worked examples before every question."""
     draw: Draw | None = field(default_factory=Draw)
@@ -146,17 +141,9 @@ class LatinSquare(Questions):
         if not 2 <= self.size <= len(self.symbols):
             raise ConfigError(f"size is {self.size}, expected 2 to {len(self.symbols)}")
 
-    def questions(self) -> list[Question]:
-        """Square i depends on the seed and i alone."""
-        return [self._question(f"latin/{self.seed}/{i}") for i in range(self.n)]
-
-    def worked(self, topic: str) -> list[Question]:
-        """Squares of a stream that `questions` never asks."""
-        return [self._question(f"latin/worked/{self.seed}/{i}") for i in range(self.shots)]
-
     def grade(self, example: Example, text: str) -> Grade:
         """Right if all rows and columns hold every symbol."""
-        symbols = self._symbols(f"latin/{self.seed}/{example.id}")
+        symbols = self._symbols(self.key(example.id))
         rows = read_square(self.answer(text), symbols)
         if rows is None:
             return Grade(correct=False, extracted=None, reason="no square in the text")
@@ -170,7 +157,8 @@ class LatinSquare(Questions):
     def _symbols(self, key: str) -> list[str]:
         return Random(key).sample(self.symbols, self.size)
 
-    def _question(self, key: str) -> Question:
+    def puzzle(self, key: str) -> Question:
+        """Symbols, and a square of them: one line, shifted."""
         symbols, random = self._symbols(key), Random(key + "/shown")
         order = random.sample(range(self.size), self.size)
         shift = [symbols[i:] + symbols[:i] for i in order]

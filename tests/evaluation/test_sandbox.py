@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation import sandbox
 from dlmjoint.evaluation.sandbox import CHILD, Limits
 
+OUTSIDE = str(Path(tempfile.gettempdir()) / "left-behind")
 SMALL = {"seconds": 5.0, "cpu": 1, "memory": 1 << 28}
 
 
@@ -80,10 +82,10 @@ def test_what_is_no_python_is_told_apart_from_what_fails(limits):
         ("import urllib.request as r\nr.urlopen('http://127.0.0.1')", "refused: socket."),
         ("import ctypes\nctypes.CDLL('libc.so.6')", "refused: ctypes.dlopen"),
         ("import ctypes\nctypes.pythonapi.exit", "refused: ctypes.dlsym"),
-        ("open('/tmp/left-behind', 'w')", "refused: writing to /tmp/left-behind"),
+        (f"open({OUTSIDE!r}, 'w')", f"refused: writing to {OUTSIDE}"),
         ("open('../left-behind', 'a')", "refused: writing to"),
         ("import os\nos.remove('/etc/hostname')", "refused: os.remove"),
-        ("import os\nos.mkdir('/tmp/left-behind')", "refused: writing to"),
+        (f"import os\nos.mkdir({OUTSIDE!r})", "refused: writing to"),
         ("input()", "EOFError"),
     ],
 )

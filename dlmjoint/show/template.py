@@ -6,7 +6,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 SHARED = "dlmjoint.show"
-"""Its templates can be included by every page."""
+"""Its templates can be included and extended by every page."""
 
 
 def render(package: str, name: str, **values: object) -> str:

@@ -291,6 +291,35 @@ def test_settings_that_cannot_be_are_refused(dream, changed, word):
         arithmetic.memory(dream, Setting(**changed))
 
 
+INSTRUCT = Setting(
+    prompt_length=128,
+    max_new_tokens=256,
+    batch_size=16,
+    fit_batch_size=16,
+    steps=40_000,
+    examples=20_000,
+)
+
+
+def test_the_page_of_the_bases_has_these_numbers(dream, llada):
+    lines = (CHECKPOINTS.parent / "docs" / "bases.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = {heading: values for heading, *values in cells}
+    columns = [(dream, Setting()), (dream, INSTRUCT), (llada, Setting()), (llada, INSTRUCT)]
+    for place, (size, setting) in enumerate(columns):
+        flops = arithmetic.work(size, setting)
+        for verb, heading in (
+            ("generate", "generate: hours"),
+            ("fit", "fit: hours for 20,000 steps"),
+        ):
+            hours = arithmetic.hours(flops[verb], setting.flops_per_second, setting.utilisation)
+            assert rows[heading][place] == f"{hours:.1f}"
+        verbs = ("generate: memory", "fit: memory, four GPUs", "eval: memory")
+        for heading, terms in zip(verbs, arithmetic.memory(size, setting).values(), strict=True):
+            together = sum(number for number, _ in terms.values())
+            assert rows[heading][place] == f"{together / 1e9:.1f} GB"
+
+
 # The command
 
 

@@ -7,7 +7,7 @@ import dlmjoint
 
 ROOT = Path(dlmjoint.__file__).parent
 RANKS = [
-    {"types", "errors", "random", "provenance"},
+    {"types", "errors", "random", "provenance", "signals"},
     {"models"},
     {"decoding"},
     {"trajectories"},

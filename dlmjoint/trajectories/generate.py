@@ -5,13 +5,9 @@ Processes share a folder and nothing else: each claims shard after shard, draws 
 
 import hashlib
 import logging
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import lightning as L
@@ -28,6 +24,7 @@ from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_provenance
 from dlmjoint.random import Noise
+from dlmjoint.signals import ending_on_sigterm
 from dlmjoint.trajectories.batching import Batching
 from dlmjoint.trajectories.claims import Claim, Claims
 from dlmjoint.trajectories.progress import Progress
@@ -111,27 +108,6 @@ def _beating(steps: Iterable[Step], claim: Claim) -> Iterator[Step]:
     for step in steps:
         claim.beat()
         yield step
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process as an error would, so that its claim is given back.
-
-    Lightning's own handler only leaves a note that prediction never reads, after a broadcast to
-    processes that may wait elsewhere.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():  # signals are not for it
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def generate(

@@ -1,9 +1,14 @@
 """The benchmark's own laws, on models of a few thousand weights."""
 
 import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +19,7 @@ from dlmjoint.bench.command import bench
 from dlmjoint.bench.full_size import DECODERS, FORWARD, PASS, FullSize, described, lengths_held
 from dlmjoint.bench.measure import Measured, measure, restart_host_peak, within_memory
 from dlmjoint.bench.random_base import config_of, published_names, write_random_base
-from dlmjoint.bench.suite import Setting, find_suite
+from dlmjoint.bench.suite import TINY, Setting, Suite, find_suite
 from dlmjoint.bench.table import lines_of, table_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import find_family, load_base
@@ -262,3 +267,26 @@ def test_an_unknown_suite_or_model_or_a_senseless_number_is_one_clear_error(
 def test_a_missing_gpu_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="no CUDA device"):
         bench(device="cuda")
+
+
+def test_a_bench_that_is_asked_to_end_leaves_no_weights_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(Suite):
+        name = "endless"
+
+        def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+            (setting.workdir / "weights").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+            yield {}
+
+    monkeypatch.setattr("dlmjoint.bench.command.find_suite", lambda name: Endless())
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what this process does by itself
+    try:
+        with pytest.raises(SystemExit) as ended:
+            bench("endless", models=[TINY], workdir=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())

@@ -25,13 +25,19 @@ def provenance(settings: Mapping[str, object]) -> dict[str, object]:
             versions[package] = version(package)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "settings": {key: _plain(value) for key, value in settings.items()},
         "source": _source(),
         "python": platform.python_version(),
         "versions": versions,
         "hardware": hardware(),
     }
+
+
+
+def _program(path: Path) -> str:
+    """As its user calls it: `python -m dlmjoint` runs the package's `__main__.py`."""
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def hardware() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dlmjoint import cli
+from dlmjoint.provenance import provenance
 from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parent.parent
@@ -161,3 +162,13 @@ def test_a_sampler_of_another_base_ends_in_one_line(
     more = ["--data.path", str(tmp_path), existing, sampler]
     line = _fails(_fit(tmp_path / "fit", *more), capfd)
     assert "the sampler belongs to random Dream 0" in line
+
+
+@pytest.mark.parametrize(
+    ("program", "called"), [("bin/dlmjoint", "dlmjoint"), ("lib/dlmjoint/__main__.py", "dlmjoint")]
+)
+def test_provenance_names_the_command_as_its_user_calls_it(
+    program: str, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [program, "fit", "--config", "fit.yaml"])
+    assert provenance({})["command"] == f"{called} fit --config fit.yaml"

@@ -34,7 +34,6 @@ def provenance(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-
 def _program(path: Path) -> str:
     """As its user calls it: `python -m dlmjoint` runs the package's `__main__.py`."""
     return path.parent.name if path.name == "__main__.py" else path.name

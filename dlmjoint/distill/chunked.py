@@ -18,10 +18,10 @@ from torch import Tensor
 from dlmjoint.decoding.order import entropy
 from dlmjoint.distill.losses import Divergence
 
-CPU_LOGITS, GPU_LOGITS = (1 << 23) + (1 << 18), 1 << 26
-"""Logits of one chunk: 56 cells at 152,064 words on a CPU, just above the 32 MiB from which glibc
-gives memory back at once, where smaller pieces pile up to four times what is in use; 441 cells in 268
-MB on a GPU, where fewer would leave the head waiting for its own weights."""
+CPU_LOGITS, GPU_LOGITS = 11 << 20, 1 << 26
+"""Logits of one chunk: 75 cells at 152,064 words on a CPU, above the 32 MiB from which glibc gives
+memory back at once, where smaller pieces pile up to four times what is in use; 441 cells in 268 MB
+on a GPU, where fewer would leave the head waiting for its own weights."""
 CPU_CELLS = 512
 """Cells of one chunk on a CPU, at most: at a small vocabulary their logits stay in the cache, which is
 worth half of the loss's time; the head's own products gain nothing from more."""
@@ -56,8 +56,8 @@ def chunks(
     for start, end, low, high in zip(starts, ends, first, last, strict=True):
         rows, owners = slice(start, end), slice(low, high + 1)
         with torch.no_grad():
-            teacher = log_probs(cells.teacher[owners])[cells.owner[rows] - low]
-        yield rows, owners, teacher
+            teacher = [log_probs(cells.teacher[owners])[cells.owner[rows] - low]]
+        yield rows, owners, teacher.pop()  # whoever takes it may let go of it
 
 
 def chunk_size(vocab_size: int, device: torch.device) -> int:
@@ -105,15 +105,16 @@ class _Divergences(torch.autograd.Function):
         uncertain = loss.new_zeros(len(cells.teacher) if entropies else 0)
         slope = torch.zeros_like(student)
         for rows, owners, teacher in chunks(cells, log_probs, chunk):
+            if entropies:
+                uncertain[owners][cells.owner[rows] - owners.start] = entropy(teacher)
             some = student[rows].detach().requires_grad_()
             tokens = None if cells.tokens is None else cells.tokens[rows]
             with torch.enable_grad():
                 here = divergence(teacher, log_probs(some), tokens)
+                del teacher  # as wide as the vocabulary, and the backward pass needs room
                 here.sum().backward()
             assert some.grad is not None
             slope[rows], loss[rows] = some.grad, here.detach()
-            if entropies:
-                uncertain[owners][cells.owner[rows] - owners.start] = entropy(teacher)
         ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(uncertain)
         return loss, uncertain

@@ -30,7 +30,7 @@ class Divergence(ABC):
         student: Float[Tensor, "C V"],
         tokens: Int[Tensor, " C"] | None = None,
     ) -> Float[Tensor, " C"]:
-        """The loss of every cell, from log-probabilities."""
+        """The loss of every cell, from log-probabilities. The teacher's may be overwritten."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ForwardKL(Divergence):
         tokens: Int[Tensor, " C"] | None = None,
     ) -> Float[Tensor, " C"]:
         """The KL of every cell."""
-        return forward_kl(teacher, student)
+        return forward_kl(teacher, student, overwrite=not teacher.requires_grad)
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,13 @@ class CrossEntropy(Divergence):
         return -student.gather(-1, tokens[:, None]).squeeze(-1)
 
 
-def forward_kl(teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
-    """KL(teacher || student) in nats, differentiable in both."""
-    return _ForwardKL.apply(teacher, student)  # pyright: ignore[reportGeneralTypeIssues]
+def forward_kl(
+    teacher: Float[Tensor, "C V"], student: Float[Tensor, "C V"], *, overwrite: bool = False
+) -> Float[Tensor, " C"]:
+    """KL(teacher || student) in nats, differentiable in both. With `overwrite` the teacher's tensor,
+    which then is not differentiated, holds something else afterwards: one tensor as wide as the
+    vocabulary less."""
+    return _ForwardKL.apply(teacher, student, overwrite)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class _ForwardKL(torch.autograd.Function):
@@ -132,20 +136,21 @@ class _ForwardKL(torch.autograd.Function):
     autograd would keep, and multiply, tensors as wide as the vocabulary."""
 
     @staticmethod
-    def forward(ctx: Any, teacher: Tensor, student: Tensor) -> Tensor:
+    def forward(ctx: Any, teacher: Tensor, student: Tensor, overwrite: bool) -> Tensor:
         """Per cell; what the teacher excludes counts nothing, whatever the student says of it."""
-        difference = (teacher - student).masked_fill_(teacher == -torch.inf, 0)
-        probs = teacher.exp()
+        excluded, probs = teacher == -torch.inf, teacher.exp()
+        difference = teacher.sub_(student) if overwrite else teacher - student
+        difference.masked_fill_(excluded, 0)
         moves = ctx.needs_input_grad[0]
         ctx.save_for_backward(probs, difference if moves else None)
         return (probs * difference if moves else difference.mul_(probs)).sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
         """In the log-probabilities of both."""
         probs, difference = ctx.saved_tensors
         slope = probs * grads[0][:, None]
-        return None if difference is None else slope * (difference + 1), slope.neg_()
+        return None if difference is None else slope * (difference + 1), slope.neg_(), None
 
 
 def hidden_distance(

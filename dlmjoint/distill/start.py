@@ -20,8 +20,8 @@ class Start(ABC):
 
 @dataclass(frozen=True)
 class LastBlock(Start):
-    """A copy of the base's last block, near the identity; learns several times faster than a random
-    start (docs/training.md, the ablation)."""
+    """A copy of the base's last block, near the identity. With AdamW it learns while a random start
+    still has nothing to show; with Muon the random one is faster (docs/training.md, Ablation)."""
 
     mix: float = 0.7
     """Weight of embedding and hidden state in the projection."""

@@ -166,8 +166,7 @@ class JointSampler(PreTrainedModel):
         """An untrained sampler that starts as a small step of the base's own last block.
 
         `mix` weighs embedding and hidden state alike in the projection, `gain` is the output's
-        scale. From here the layer learns several times faster than from a random start
-        (CHANGELOG, Numbers). Raises LoadError if the files of a quantised base are gone: its block
+        scale. How it compares with a random start: docs/training.md, Ablation. Raises LoadError if the files of a quantised base are gone: its block
         is read from them in full precision.
         """
         sampler = cls._over(base)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -190,10 +191,12 @@ def described(found: Mapping[str, Measured | None]) -> dict[str, dict[str, Any]]
     ideals = {}
     if forward is not None and one_pass is not None:
         ideals = {name: _ideals(*made, forward, one_pass) for name, made in DECODERS.items()}
-    told = against({k: one for k, one in found.items() if k in DECODERS}, "exact", "tokens", ideals)
+    # Of the memory the peak is told, weights included: what a device must hold.
+    whole = {name: one and replace(one, extra_bytes=None) for name, one in found.items()}
+    decoders = {name: one for name, one in whole.items() if name in DECODERS}
+    told = against(decoders, "exact", "tokens", ideals)
     for name in (FORWARD, PASS):
-        one = found[name]
-        told[name] = {"out_of_memory": True} if one is None else one.to_json(name)
+        told |= against({name: whole[name]}, name, name, {})
     return told
 
 

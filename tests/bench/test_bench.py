@@ -148,6 +148,12 @@ def test_the_ideal_is_one_forward_and_k_minus_1_passes_for_k_tokens() -> None:
     assert "ratio" not in without["joint-k4"]
 
 
+def test_the_memory_told_of_full_size_is_the_devices_peak() -> None:
+    found = dict.fromkeys([*DECODERS, FORWARD, PASS], Measured([1.0], 10, 5_000, extra_bytes=2_000))
+    record = {"model": "base", "point": "decode", "measured": described(found)}
+    assert [line[-1] for line in lines_of([record])] == ["5 kB"] * len(found)
+
+
 def test_everything_is_done_once_unmeasured_and_then_in_turn() -> None:
     done: list[str] = []
     things = {name: (lambda n=name: done.append(n) or 1) for name in ("a", "b")}

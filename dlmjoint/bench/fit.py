@@ -141,16 +141,17 @@ class Bench:
         self.optimizer = torch.optim.AdamW(module.sampler.parameters(), lr=1e-5)
         responses = EXAMPLES, length - 1
         trajectories = random_trajectories(module.base, *responses)
+        manifest = random_manifest(module.base, *responses)
         self.windows = {
-            name: Windows(
+            width: Windows(
                 [trajectories],
-                random_manifest(module.base, *responses),
+                manifest,
                 batch_size=batch_size,
-                window=min(recipe.window, length - 2),  # states before its last token
+                window=width,
                 seed=0,
                 starts=WholeWindows(until_padding=False),
             )
-            for name, recipe in RECIPES.items()
+            for width in {self.width(name) for name in RECIPES}
         }
 
     def record(self, repeats: int) -> dict[str, Any]:
@@ -181,12 +182,15 @@ class Bench:
         """A recipe's batches, on their device."""
         if RECIPES[name].pairs == PAPER:
             return [batch.to(self.device) for batch in self._mixture()]
-        batches = [self.windows[name][number].to(self.device) for number in range(STEPS)]
+        batches = [
+            self.windows[self.width(name)][number].to(self.device) for number in range(STEPS)
+        ]
         return [self._heard(batch) for batch in batches] if RECIPES[name].online else batches
 
     def width(self, name: str) -> int:
-        """States of a recipe's windows: as many as it asks for, or the response has."""
-        return self.windows[name].window
+        """States of a recipe's windows: as many as it asks for, or the response has before its last
+        token."""
+        return min(RECIPES[name].window, self.length - 2)
 
     def _mixture(self) -> list[UnrollBatch]:
         """Batches whose depths come as often as the paper's recipe draws them: few steps drawn freely
@@ -194,9 +198,9 @@ class Bench:
         powers = torch.tensor([PAPER.decay**k for k in range(self.depth)], dtype=torch.float64)
         places = (torch.arange(PAPER_STEPS, dtype=torch.float64) + 0.5) / PAPER_STEPS
         wanted = Counter((torch.searchsorted(powers.softmax(0).cumsum(0), places) + 1).tolist())
-        chosen = list[UnrollBatch]()
+        chosen, windows = list[UnrollBatch](), self.windows[self.width(PRESET)]
         for number in count():
-            drawn = len(self.plan(PRESET, batch := self.windows[PRESET][number]).weights)
+            drawn = len(self.plan(PRESET, batch := windows[number]).weights)
             if wanted[drawn]:
                 wanted[drawn] -= 1
                 chosen.append(batch)

@@ -96,12 +96,14 @@ class Harness(Graded):
         """
         from lm_eval.api.instance import Instance
 
+        from dlmjoint.evaluation.lm_eval_requests import cut_at
+
         task = self._task()
         doc = task.eval_docs[example.id]
         settings = task.config.generation_kwargs or {}
         until = settings.get("until") or []
-        for stop in [until] if isinstance(until, str) else until:
-            text = text.partition(stop)[0] if stop else text
+        stops = [until] if isinstance(until, str) else until
+        text = cut_at(text, [stop for stop in stops if stop])
         asked = Instance(
             request_type="generate_until",
             doc=doc,

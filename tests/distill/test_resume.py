@@ -24,6 +24,7 @@ from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import Unconditional
 from tests.conftest import GOLDEN
 from tests.distill.processes import command, finish, start
+from tests.distill.trainer import small_trainer
 
 BASE = str(GOLDEN / "dream")
 FIT = """
@@ -141,22 +142,8 @@ def test_processes_of_which_one_is_asked_to_end_save_together_and_go_on_to_the_s
 
 
 def _trainer(root: Path, steps: int, *callbacks: L.Callback, accumulate: int = 1) -> L.Trainer:
-    return L.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=1,
-        accumulate_grad_batches=accumulate,
-        default_root_dir=root,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        val_check_interval=4,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,
-        inference_mode=False,
-    )
+    settings = {"accumulate_grad_batches": accumulate, "inference_mode": False}
+    return small_trainer(root, steps, *callbacks, **settings)
 
 
 def _data(folder: Path, **settings) -> TrajectoryData:

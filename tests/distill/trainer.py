@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 def small_trainer(root: Path, steps: int, *callbacks: L.Callback, **settings: Any) -> L.Trainer:
@@ -16,7 +17,7 @@ def small_trainer(root: Path, steps: int, *callbacks: L.Callback, **settings: An
         default_root_dir=root,
         logger=False,
         callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         check_val_every_n_epoch=None,

@@ -1,6 +1,6 @@
 """The values that flow through an evaluation: examples, generations, grades, scores."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -87,6 +87,8 @@ class Grade:
     """The answer as it was read, None if there was none."""
     reason: str
     """Why it is right or wrong, in words."""
+    readings: dict[str, bool] = field(default_factory=dict)
+    """Whether others' readers would call the text right, by their names."""
 
 
 @dataclass(frozen=True)

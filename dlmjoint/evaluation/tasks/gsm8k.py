@@ -2,37 +2,29 @@
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.questions import DatasetQuestions, Question
-
-MARK = "####"
-"""Stands before the answer in the data set's solutions."""
-SAID = "answer is"
-"""Stands before the answer in sentences."""
-NUMBER = re.compile(
-    r"""
-    (?:(?<![\w)])[-−])?                          # a sign, if it is no minus between two values
-    \$?(?:(?<=\$)[-−])?                         # a dollar sign, before or behind it
-    (?:\d+(?:,\d{3}(?!\d))*|(?=\.\d))(?:\.\d+)?  # commas between thousands, decimals
-    """,
-    re.VERBOSE,
+from dlmjoint.evaluation.tasks.gsm8k_reading import (
+    CALCULATOR,
+    MARK,
+    NUMBER,
+    extract_number,
+    lm_eval_readings,
+    plain,
 )
-
-
-CALCULATOR = re.compile(r"<<.*?>>")
-"""The data set's notes for a calculator, in solutions: `<<48/2=24>>`."""
+from dlmjoint.evaluation.tasks.questions import DatasetQuestions, Question
 
 
 @dataclass(frozen=True, kw_only=True)
 class GSM8K(DatasetQuestions):
     """Problems with one number as the answer, after any number of worked examples.
 
-    The number is read after `####`; else after the last "answer is"; else it is the text's last.
-    Nothing is read of what a base writes after its answer, when it goes on to a next question.
+    The number is read after `####`; else from the last box; else after the last "answer is" or
+    "answer:"; else it is the text's last. Nothing is read of what a base writes after its answer, when
+    it goes on to a next question. What lm-eval's two filters would read is graded beside it.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("question", "answer")
@@ -55,20 +47,22 @@ class GSM8K(DatasetQuestions):
     def question_of(self, row: dict[str, Any]) -> Question:
         """A problem and its solution, which ends in `#### answer`."""
         solution = str(row["answer"])
-        number = NUMBER.search(solution.rpartition(MARK)[2]) if MARK in solution else None
+        number = re.search(NUMBER, solution.rpartition(MARK)[2]) if MARK in solution else None
         if number is None:
             raise DataError(f"the solution has no number after {MARK}")
-        return Question(str(row["question"]), self._shown(solution), _plain(number[0]))
+        return Question(str(row["question"]), self._shown(solution), plain(number[0]))
 
     def grade(self, example: Example, text: str) -> Grade:
         """Right if the number read is the answer, whatever its notation: 1,000.0 is 1000."""
+        reference = str(example.reference)
+        others = {name: value == reference for name, value in lm_eval_readings(text).items()}
         found = extract_number(self.answer(text))
         if found is None:
-            return Grade(correct=False, extracted=None, reason="no number in the text")
+            return Grade(False, None, "no number in the text", others)
         value, place = found
-        correct = Decimal(value) == Decimal(str(example.reference))
-        wrong = "" if correct else f", but the answer is {example.reference}"
-        return Grade(correct=correct, extracted=value, reason=f"{value}, {place}{wrong}")
+        correct = Fraction(value) == Fraction(reference)
+        wrong = "" if correct else f", but the answer is {reference}"
+        return Grade(correct, value, f"{value}, {place}{wrong}", others)
 
     def _shown(self, solution: str) -> str:
         if self.conclusion is None:
@@ -77,24 +71,3 @@ class GSM8K(DatasetQuestions):
         lines = (line.strip() for line in CALCULATOR.sub("", steps).splitlines())
         thought = " ".join(line + "." * (line[-1] not in ".!?:,") for line in lines if line)
         return f"{thought} {self.conclusion.strip()} {number.strip()}."
-
-
-def extract_number(text: str) -> tuple[str, str] | None:
-    """The number a text gives as its answer, without commas and dollar signs, and where it stood;
-    None if there is none."""
-    _, _, line = text.rpartition(MARK)
-    _, _, sentence = text.lower().rpartition(SAID)
-    places = {
-        f"after {MARK}": line.strip().partition("\n")[0] if MARK in text else "",
-        f"after {SAID!r}": sentence if SAID in text.lower() else "",
-    }
-    for place, rest in places.items():
-        if number := NUMBER.search(rest):
-            return _plain(number[0]), place
-    numbers = NUMBER.findall(text)
-    return (_plain(numbers[-1]), "the last number") if numbers else None
-
-
-def _plain(number: str) -> str:
-    """As `Decimal` reads it."""
-    return number.replace(",", "").replace("$", "").replace("−", "-")

@@ -1,6 +1,7 @@
 """GSM8K natively and through lm-eval: the same prompts, texts and grades."""
 
 import json
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.evaluation.lm_eval.asking import (
     published_gsm8k,
     written,
 )
+from tests.evaluation.tasks.gsm8k_forms import BOXED, LAST, MARKED, SAID
 
 TEXTS = [
     " 7+2=9.\n#### 9",
@@ -144,3 +146,22 @@ def test_where_lm_evals_own_filters_differ_from_the_reader(source, text, native,
     assert GSM8K().grade(example, text).correct == native
     for which, expected in (("strict-match", strict), ("flexible-extract", flexible)):
         assert published_gsm8k(source, filter=which).grade(example, text).correct == expected
+
+
+def _odd_texts(n: int) -> list[str]:
+    """Texts of what lm-eval's filters and stops look for, drawn at random."""
+    pieces = [*"0123456789", *"$.,-# \n", "#### ", "#### 9", "9", "Question:", "</s>", "<|im_end|>"]
+    draw = Random(0)
+    return ["".join(draw.choices(pieces, k=draw.randrange(1, 16))) for _ in range(n)]
+
+
+def test_the_readings_beside_ours_are_those_of_lm_evals_own_filters_and_metric(source):
+    native = GSM8K(source=source, n=1)
+    example = native.examples()[0]
+    forms = [text for text, _ in (*MARKED, *BOXED, *SAID, *LAST)]
+    texts = [*forms, *(text.replace("18", "9") for text in forms), *_odd_texts(500)]
+    for which in ("strict-match", "flexible-extract"):
+        task = published_gsm8k(source, filter=which)
+        theirs = [task.grade(example, text).correct for text in texts]
+        assert [native.grade(example, text).readings[which] for text in texts] == theirs
+        assert 20 < sum(theirs) < len(texts) - 20

@@ -10,9 +10,12 @@ from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.records import Example
 from dlmjoint.evaluation.run import run
 from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.tasks.gsm8k import GSM8K, extract_number
+from dlmjoint.evaluation.table import table_of
+from dlmjoint.evaluation.tasks.gsm8k import GSM8K
+from dlmjoint.evaluation.tasks.gsm8k_reading import extract_number, lm_eval_readings
 from dlmjoint.models.load import load_base
 from tests.conftest import GOLDEN
+from tests.evaluation.tasks.gsm8k_forms import BOXED, LAST, MARKED, SAID
 
 PROBLEMS = [
     ("Ann has 3 pens and buys 2. How many?", "3 + 2 = <<3+2=5>>5\nThat is 5 pens.\n#### 5"),
@@ -35,26 +38,74 @@ def _grade(text: str, reference: str = "18", **settings):
     return GSM8K(**settings).grade(Example(id=0, prompt="", reference=reference), text)
 
 
+@pytest.mark.parametrize(("text", "number"), [*MARKED, *BOXED, *SAID, *LAST])
+def test_the_number_a_person_reads_is_read(text, number):
+    found = extract_number(text)
+    assert found is not None
+    assert found[0] == number
+
+
 @pytest.mark.parametrize(
     ("text", "number", "place"),
     [
-        ("2 + 16 = 18\n#### 18", "18", "after ####"),
-        ("#### $1,234.50.", "1234.50", "after ####"),
-        ("So 7 in all. ####-3", "-3", "after ####"),
-        ("The answer is 18. She had 20 before.", "18", "after 'answer is'"),
-        ("Answer is 3. No: the answer is **18** dollars, of 99.", "18", "after 'answer is'"),
-        ("#### none\nThe answer is 4", "4", "after 'answer is'"),
-        ("20 - 2 = 18 dollars", "18", "the last number"),
-        ("it costs $.50", ".50", "the last number"),
-        ("12-5", "5", "the last number"),
-        ("from 3 to \u22125", "-5", "the last number"),
+        ("\\boxed{20}\n#### 18", "18", "after ####"),
+        ("The answer is 20. \\boxed{18}", "18", "in the last \\boxed{}"),
+        ("The answer is 18. She had 20.", "18", "after 'answer is'"),
+        ("20 - 2 = 18", "18", "the last number"),
     ],
 )
-def test_the_number_is_after_the_mark_else_after_answer_is_else_the_last(text, number, place):
+def test_the_number_is_after_the_mark_else_boxed_else_after_answer_is_else_the_last(
+    text, number, place
+):
     assert extract_number(text) == (number, place)
 
 
-@pytest.mark.parametrize("text", ["", "I do not know.", "####", "The answer is: none - sorry."])
+READINGS = [
+    ("20 - 2 = 18\n#### 18", "18", "18"),
+    ("#### $18", None, "18"),
+    ("#### 1,234.", "1234", "1234"),
+    ("#### 18.00", "18.00", "18.00"),
+    ("####18", None, "18"),
+    ("#### 20. No:\n#### 18", "20", "18"),
+    ("The answer is 18. She had 20", None, "20"),
+    ("\\boxed{18} of 20 eggs.", None, "20"),
+    ("#### -18\nQuestion: 5?", "-18", "-18"),
+    ("#### \u221218", None, "18"),
+    ("It is 18.", None, "18"),
+    ("It is 18. ...", None, ".."),
+    ("He has $", None, None),
+    ("none", None, None),
+]
+
+
+@pytest.mark.parametrize(("text", "strict", "flexible"), READINGS)
+def test_lm_evals_readings_are_the_first_marked_and_the_last_number_as_written(
+    text, strict, flexible
+):
+    assert lm_eval_readings(text) == {"strict-match": strict, "flexible-extract": flexible}
+
+
+def test_an_evaluation_has_all_three_readings_in_one_table(tmp_path, base, source):
+    task = GSM8K(source=source, n=3, max_new_tokens=4)
+    run(base, {"exact": Policy()}, [task], tmp_path / "run")
+    path = tmp_path / "run/generations/exact/gsm8k.jsonl"
+    texts = {0: "#### 5", 1: "The answer is 750. It was 1000", 2: "that makes 2,400"}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    written = [{**line, "text": texts[line["example_id"]]} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in written))
+    scores = score(tmp_path / "run")
+    found = scores["decoders"]["exact"]["tasks"]["gsm8k"]
+    third = pytest.approx(1 / 3)
+    assert found["accuracy"]["value"] == 1
+    assert found["accuracy_strict_match"]["value"] == third
+    assert found["accuracy_flexible_extract"]["value"] == pytest.approx(2 / 3)
+    head = table_of({"": scores}).markdown().splitlines()[0]
+    assert "| accuracy | answered | accuracy strict match | accuracy flexible extract |" in head
+
+
+@pytest.mark.parametrize(
+    "text", ["", "I do not know.", "####", "The answer is: none - sorry.", "\\boxed{}", "Answer: $"]
+)
 def test_a_text_without_a_number_has_no_answer(text):
     assert extract_number(text) is None
     grade = _grade(text)

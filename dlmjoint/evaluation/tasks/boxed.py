@@ -28,7 +28,7 @@ def boxes(text: str) -> list[str]:
         elif inside[bisect(inside, (start, False)) - 1][1]:
             content = text[start : _end(CLOSING, text, start)]
         else:
-            content = text[start : _end(SPACE, text, start)].rstrip(".,;:!?*")
+            content = text[start : _end(SPACE, text, start)].rstrip(".,;:!?*").strip("$")
         found.append(content.strip())
     return [content for content in found if content]
 

@@ -15,7 +15,7 @@ NUMBER = SIGN + r"(?:\d+(?:,\d{3}(?!\d))*|(?=\.\d))(?:\.\d+)?"
 """A sign, if it is no minus between two values; a dollar sign, before or behind it; commas between
 thousands; decimals."""
 FRACTION = SIGN + r"(?:\d+[ ]+)?\d+[ ]?/[ ]?0*[1-9]\d*(?![\d.,]*\d)"
-UNIT = r"(?:[ ]*%|(?:[ ]+(?!x\b)[a-zA-Z]+){0,2})"
+UNIT = r"(?:[ ]*%|(?:(?:[ ]+|[ ]?/[ ]?)(?!x\b)[a-zA-Z]+){0,3})"
 TERM = rf"[(\[]*{NUMBER}{UNIT}\$?[)\]]*"
 SIDE = rf"{TERM}(?:\s*(?:[-+*/×÷·−–]|\bx\b)\s*{TERM})*"
 VALUE = re.compile(rf"{FRACTION}|{NUMBER}")
@@ -25,10 +25,10 @@ FRACTIONS = re.compile(rf"{FRACTION}(?!\s*[-+*/×÷·−–=])")
 """`5 + 3`, `5 + 3 = 8`, `5 apples + 3 apples = 8 apples`, `(20 - 2) * 3 = 18 * 3 = 54`."""
 
 ANSWER = re.compile(
-    r"""\banswer\b
+    r"""(?<![/*])\banswer\b  # of 2 points/answer there are several
     (?:\s+to\s+(?:the|this|your)\b[\w ]{0,40}?)?  # to the question
     (?:,[^.,\n]{0,40},|\s+(?:therefore|thus|then|hence|so))?
-    [*_\s]*(?:(?P<copula>is|was|equals|(?:w|sh)ould\ be|will\ be|must\ be)(?![a-z])|:|=)
+    [*_\s]*(?:(?P<copula>is|equals|(?:w|sh)ould\ be|will\ be|must\ be)(?![a-z])|:|=)
     """,
     re.IGNORECASE | re.VERBOSE,
 )

@@ -7,22 +7,35 @@ from typing import Any, ClassVar
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example, Grade
 from dlmjoint.evaluation.tasks import equivalence
+from dlmjoint.evaluation.tasks.boxed import boxes
 from dlmjoint.evaluation.tasks.questions import DatasetQuestions, Question
 
-BOX = re.compile(r"\\f?box(?:ed)?\s*")
-SAID = re.compile(r"answer\s+is:?\s*(.+)", re.IGNORECASE)
+SAID = re.compile(r"\banswers?\b[*_]*\s*(?:(?:is|are)\b|:)[\s:*_]*", re.IGNORECASE)
 """Stands before the answer in sentences."""
-MATHS = re.compile(r"\$(.+?)\$|\\\((.+?)\\\)")
-"""What a sentence sets as mathematics."""
+INSIDE = r"(?:\\[^()\[\]]|[^$\\])+?"
+MATHS = re.compile(
+    rf"(?<!\\)\$\$({INSIDE})\$\$|(?<!\\)\$({INSIDE})\$|\\\(({INSIDE})\\\)|\\\[({INSIDE})\\\]"
+)
+"""What a text sets as mathematics: `$5$`, `$$5$$`, `\\(5\\)`, `\\[5\\]`."""
+NUMBER = re.compile(r"[-(\[]*\d[^$]*$")
+SENTENCE = re.compile(r"\.(?:\s|$)")
+AND = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s*")
+FILLER = re.compile(
+    r"(?:\s|\*|(?:that|simply|just|exactly|equal to|given by|the (?:number|value|set|interval|point))\b)*",
+    re.IGNORECASE,
+)
+"""What may stand between "answer is" and mathematics that is the answer."""
+END = re.compile(r"\.(?=\s|$)|\n|,?\s+(?:because|since|so that|as|where|when|which|for)\b")
+"""What ends an answer that is set as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Math500(DatasetQuestions):
     r"""Problems with an answer in LaTeX.
 
-    The answer is the content of the last `\boxed{}`; else what the last "answer is" says: its
-    mathematics, where some is set, or the sentence up to its full stop. Two answers are the same as
-    `equivalence` says.
+    The answer is the content of the last `\boxed{}`, also of `\boxed 5`; else what the last "answer is"
+    or "answer:" says: its mathematics, where some is set, or the sentence up to its full stop or its
+    reason. Two answers are the same as `equivalence` says.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("problem", "answer")
@@ -72,26 +85,30 @@ class Math500(DatasetQuestions):
 
 def extract_answer(text: str) -> tuple[str, str] | None:
     """The answer a text gives, and where it stood; None if there is none."""
-    for box in reversed(list(BOX.finditer(text))):
-        if content := _braced(text[box.end() :]):
-            return content, "in the last \\boxed{}"
-    sentences = SAID.findall(text)
-    if not sentences:
-        return None
-    maths = MATHS.search(sentences[-1])
-    said = (maths[1] or maths[2]) if maths else re.split(r"\.(?:\s|$)", sentences[-1])[0]
-    said = said.strip(" *:")
-    return (said, "after 'answer is'") if said else None
-
-
-def _braced(text: str) -> str | None:
-    """What stands in the braces that a text begins with; None if they do not open or close."""
-    if not text.startswith("{"):
-        return None
-    depth = 0
-    for place, sign in enumerate(text):
-        escaped = text[place - 1 : place] == "\\"
-        depth += (sign == "{" and not escaped) - (sign == "}" and not escaped)
-        if depth == 0:
-            return text[1:place].strip()
+    if boxed := boxes(text):
+        return boxed[-1], "in the last \\boxed{}"
+    end = len(text)
+    for said in reversed(list(SAID.finditer(text))):
+        if answer := _stated(text[said.end() : end].partition("\n\n")[0]):
+            return answer, "after 'answer is'"
+        end = said.start()
     return None
+
+
+def _stated(text: str) -> str:
+    """The mathematics that a text begins with, all of a list; else a number in words' place; else the
+    last mathematics of the sentence; else its words. Empty if there are none."""
+    filler = FILLER.match(text)
+    first = MATHS.match(text, filler.end() if filler else 0)
+    if first is None:
+        words = (text[: found.start()] if (found := END.search(text)) else text).strip(" *:_")
+        among = [] if NUMBER.match(words) else list(MATHS.finditer(SENTENCE.split(text)[0]))
+        return _content(among[-1]) if among else words
+    listed = [first]
+    while (sign := AND.match(text, listed[-1].end())) and (more := MATHS.match(text, sign.end())):
+        listed.append(more)
+    return ", ".join(map(_content, listed))
+
+
+def _content(maths: re.Match[str]) -> str:
+    return next(part for part in maths.groups() if part is not None).strip(" \t\n.,")

@@ -1,6 +1,5 @@
 """Texts that give an answer, and the number that a person reads in them."""
 
-
 MARKED = [
     ("2 + 16 = 18\n#### 18", "18"),
     ("#### $1,234.50.", "1234.50"),
@@ -87,6 +86,7 @@ SAID = [
     ("The answer is -5 degrees at 6 o'clock.", "-5"),
     ("The answer is 1,234,567 of 2,000,000.", "1234567"),
     ("THE ANSWER IS 18 OF 20", "18"),
+    ("The final answer is 15 gallons * 8 pints / gallon = 120 pints, of 200.", "120"),
     ("The answer to the question is 18. Of 20.", "18"),
     ("The answer, therefore, is 18. Of 20.", "18"),
     ("The correct answer would be 18. Of 20.", "18"),
@@ -107,6 +107,8 @@ LAST = [
     ("from 3 to \u22125", "-5"),
     ("So 20 eggs less 2 are 18.", "18"),
     ("5 + 3 = 8", "8"),
+    ("24 answers * 2 points/answer = 48 points, and 48 + 16 = 64", "64"),
+    ("The third answer was 1800-400 = 1400, so altogether 1800 + 1400 = 3200", "3200"),
     ("That makes 1,234", "1234"),
     ("That makes 1{,}234", "1234"),
     ("He ate 3/4", "3/4"),

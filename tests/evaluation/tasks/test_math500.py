@@ -8,6 +8,7 @@ from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.records import Example
 from dlmjoint.evaluation.tasks import equivalence
 from dlmjoint.evaluation.tasks.math500 import Math500, extract_answer
+from tests.evaluation.tasks.math_forms import BOXED, SAID
 
 ROW = {
     "problem": "What is half of $1$?",
@@ -26,24 +27,27 @@ def _grade(text: str, reference: str = ROW["answer"]):
 @pytest.mark.parametrize(
     ("text", "answer", "place"),
     [
-        (
-            "first \\boxed{1}, then $\\boxed{\\frac{1}{2}}$.",
-            "\\frac{1}{2}",
-            "in the last \\boxed{}",
-        ),
-        ("so \\fbox{x}", "x", "in the last \\boxed{}"),
-        ("a set: \\boxed{\\{1, 2\\}}", "\\{1, 2\\}", "in the last \\boxed{}"),
-        ("\\boxed{3} and then \\boxed{4", "3", "in the last \\boxed{}"),
-        ("The final answer is $x + 1$. I hope it is.", "x + 1", "after 'answer is'"),
-        ("The answer is: 3.5. Good.", "3.5", "after 'answer is'"),
-        ("The answer is \\(7\\)", "7", "after 'answer is'"),
+        *((text, answer, "in the last \\boxed{}") for text, answer in BOXED),
+        *((text, answer, "after 'answer is'") for text, answer in SAID),
     ],
 )
 def test_the_answer_is_the_last_box_else_what_the_sentence_says(text, answer, place):
     assert extract_answer(text) == (answer, place)
 
 
-@pytest.mark.parametrize("text", ["", "It is 7.", "\\boxed{7", "\\boxed 7", "The answer is"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "It is 7.",
+        "\\boxed{7",
+        "\\boxed",
+        "\\boxed $",
+        "\\boxedness 7",
+        "The answer is",
+        "Answer: *",
+    ],
+)
 def test_a_text_without_either_has_no_answer(text):
     grade = _grade(text)
     assert (grade.correct, grade.extracted) == (False, None)
@@ -75,6 +79,9 @@ def test_a_right_and_a_wrong_answer_say_what_was_read():
         ("\\$18.90", "18.9"),
         ("10\\%", "10"),
         ("5", "x = 5"),
+        ("8", "5 + 3 = 8"),
+        ("5", "5 cm"),
+        ("1,2", "x=1, x=2"),
         ("1,-2", "-2, 1"),
         ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
     ],

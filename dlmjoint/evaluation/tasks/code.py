@@ -1,7 +1,6 @@
 """Programs as answers: read from a text, run against tests in a sandbox."""
 
 import ast
-import re
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
@@ -10,8 +9,6 @@ from dlmjoint.evaluation import sandbox
 from dlmjoint.evaluation.records import Example, Grade
 from dlmjoint.evaluation.sandbox import Limits
 from dlmjoint.evaluation.tasks.questions import DatasetQuestions
-
-FENCE = "```"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,34 +54,3 @@ class CodeQuestions(DatasetQuestions):
         outcome = sandbox.run(program, example.reference or "", self.limits)
         extracted = program if outcome.parsed else None
         return Grade(correct=outcome.passed, extracted=extracted, reason=outcome.reason)
-
-
-def block(text: str, name: str = r"\w+") -> str | None:
-    """The first block of code that defines a function of that name (a regular expression), else the
-    one the text begins with; None if there is neither."""
-    blocks = _blocks(text)
-    defining = [code for code in blocks if has_function(code, name)]
-    if text.lstrip().startswith(FENCE):
-        defining.append(blocks[0])
-    return defining[0] if defining else None
-
-
-def has_function(code: str, name: str) -> bool:
-    """Whether a function of that name (a regular expression) is defined at the left margin."""
-    return re.search(rf"^(?:async )?def (?:{name})\b", code, re.MULTILINE) is not None
-
-
-def _blocks(text: str) -> list[str]:
-    """All blocks of code; the last one may lack its end. A fence with a language always opens one: a
-    bare fence before it may have closed a block that the prompt had opened."""
-    blocks: list[list[str]] = []
-    inside = False
-    for line in text.splitlines():
-        if not line.lstrip().startswith(FENCE):
-            if inside:
-                blocks[-1].append(line)
-            continue
-        inside = not inside or line.strip() != FENCE
-        if inside:
-            blocks.append([])
-    return ["\n".join(lines) + "\n" for lines in blocks]

@@ -1,15 +1,17 @@
 """HumanEval (arXiv 2107.03374): functions to complete from their docstring."""
 
 import re
+import textwrap
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.tasks.code import CodeQuestions, block, has_function
+from dlmjoint.evaluation.tasks.code import CodeQuestions
+from dlmjoint.evaluation.tasks.programs import block, compiles, function_in, has_function
 from dlmjoint.evaluation.tasks.questions import Question
 
-STOPS = re.compile(r"\n(?:class|def|#|if|print|@|assert|import|from|```)")
+STOPS = re.compile(r"\n(?:class|def|#|if|print|@|assert|import|from|```|~~~)")
 """What ends a completion: something else begins at the left margin. The first five are the paper's
 (section 2.1); the others cannot stand inside a function either."""
 DEFINED = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
@@ -19,9 +21,9 @@ DEFINED = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
 class HumanEval(CodeQuestions):
     """Functions with their docstring; the text is what follows, or the answer of a chat.
 
-    Read is the first block of code that defines the function, else a block that the text begins with,
-    else all of a text that defines the function, else a completion of the prompt, up to where
-    something else begins. The prompt's imports and helpers stand before all of them.
+    Read is what defines the function, as `programs` finds it in blocks, prose, classes and scripts;
+    else a block that the text begins with; else a completion of the prompt, up to where something else
+    begins. The prompt's imports and helpers stand before all of them.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("prompt", "test", "entry_point")
@@ -56,15 +58,35 @@ class HumanEval(CodeQuestions):
         asked = example.prompt.removeprefix(self.opening + self.instruction + self.before)
         prompt = asked.removesuffix(self.after) if self.after else asked
         name = entry_point(example)
-        code = block(text, name)
-        if code is None:
-            code = text if has_function(text, name) else STOPS.split(text)[0]
-        if not code.strip():
-            return None
-        if not has_function(code, name):
-            return prompt + code
-        begins = [found.start() for found in DEFINED.finditer(prompt) if found[1] == name]
-        return prompt[: begins[-1]] + code
+        if code := function_in(text, name):
+            begins = [found.start() for found in DEFINED.finditer(prompt) if found[1] == name]
+            return prompt[: begins[-1]] + code
+        return completed(prompt, block(text, name) or STOPS.split(text)[0])
+
+
+def completed(prompt: str, text: str) -> str | None:
+    """The prompt with the text behind it, as far as it belongs to the function; None without a text.
+
+    That is up to the left margin. Where it is no program, the same is tried with the indentation that
+    a text may have lost, of its first line or of all, and without prose before the first indented line.
+    """
+    if not text.strip():
+        return None
+    lines = text.lstrip("\n").splitlines(keepends=True)
+    inside = [number for number, line in enumerate(lines) if line.strip() and line[0].isspace()]
+    whole, prose = [lines, lines[: _margin(lines)]], [lines[start:] for start in inside[:1]]
+    bodies = reversed(whole) if inside[:1] == [0] else [*whole, *(p[: _margin(p)] for p in prose)]
+    for body in map("".join, bodies):
+        for code in (body, f"    {body.lstrip()}", textwrap.indent(body, "    ")):
+            if compiles(prompt + code):
+                return prompt + code
+    return prompt + text
+
+
+def _margin(lines: list[str]) -> int:
+    """How many lines there are before one, not the first, that begins at the left margin."""
+    margin = (n for n, line in enumerate(lines) if n and line.strip() and not line[0].isspace())
+    return next(margin, len(lines))
 
 
 def entry_point(example: Example) -> str:

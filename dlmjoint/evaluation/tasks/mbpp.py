@@ -1,11 +1,14 @@
 """MBPP (arXiv 2108.07732): functions to write from a sentence and their tests."""
 
+import ast
+import builtins
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.tasks.code import CodeQuestions, block
+from dlmjoint.evaluation.tasks.code import CodeQuestions
+from dlmjoint.evaluation.tasks.programs import block, function_in
 from dlmjoint.evaluation.tasks.questions import Question
 
 BEGIN, DONE = "[BEGIN]", "[DONE]"
@@ -16,8 +19,9 @@ class MBPP(CodeQuestions):
     """Functions described by a sentence and three tests, after three worked examples in the paper's
     wording (figure 1), or in a chat.
 
-    Nothing is read behind `[DONE]` or a next question, or before `[BEGIN]`. Of the rest, it is the
-    first block of code that defines a function, else a block that the text begins with, else all.
+    Nothing is read behind `[DONE]` or a next question, or before `[BEGIN]`. Of the rest, it is what
+    defines the function that the tests call, as `programs` finds it; else the first block of code that
+    defines one; else a block that the text begins with, else all.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("text", "test_list")
@@ -57,5 +61,12 @@ class MBPP(CodeQuestions):
     def program(self, example: Example, text: str) -> str | None:
         """The program; see the class."""
         between = self.answer(text).split(DONE)[0].rpartition(BEGIN)[2]
-        code = block(between) or between
+        code = function_in(between, tested(example)) or block(between) or between
         return code if code.strip() else None
+
+
+def tested(example: Example) -> str:
+    """The names that the tests call and that are not Python's own, as a regular expression."""
+    calls = [n.func for n in ast.walk(ast.parse(str(example.reference))) if isinstance(n, ast.Call)]
+    names = {call.id: None for call in calls if isinstance(call, ast.Name)}
+    return "|".join(name for name in names if not hasattr(builtins, name)) or r"\w+"

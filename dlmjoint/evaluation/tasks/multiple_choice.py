@@ -6,16 +6,19 @@ from typing import ClassVar
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example, Grade
+from dlmjoint.evaluation.tasks.boxed import boxes
 from dlmjoint.evaluation.tasks.questions import DatasetQuestions, Question
 
 LETTERS = "ABCDEFGHIJ"
+BOXED = "in a box"
 PLACES = {
     # A sentence that gives a letter as the answer.
     "after 'answer'": re.compile(
         r"(?i:answer(?:\s+is|\s*:)[\s:]*(?:(?:the\s+)?(?:option|choice|letter)\s+)?)"
         r"[\s*$(\[\\{]*(?:(?:boxed|text|textbf|mathbf)[{(\s]*)*([A-J])(?![\w'’])"
     ),
-    "in a box": re.compile(r"\\boxed\{\W*(?:\\?text\{)?\W*([A-J])\W*\}"),
+    # Nothing but a letter is in one.
+    BOXED: re.compile(r"^\W*(?:text\w*\{\W*)?([A-J])\W*$", re.MULTILINE),
     # Nothing but a letter, or the beginning of an option: `B`, `(B)`, `B. a whale`; not `A whale`.
     "on a line of its own": re.compile(r"^\W*([A-J])(?:[.):]|\W*$)", re.MULTILINE),
     "in brackets": re.compile(r"\(([A-J])\)"),
@@ -59,6 +62,7 @@ def lettered(question: str, options: list[str], right: int, topic: str = "") -> 
 def extract_letter(text: str, letters: str) -> tuple[str, str] | None:
     """The letter a text gives as its answer, and where it stood; None if there is none."""
     for place, letter in PLACES.items():
-        if found := [one for one in letter.findall(text) if one in letters]:
+        where = "\n".join(boxes(text)) if place == BOXED else text
+        if found := [one for one in letter.findall(where) if one in letters]:
             return found[-1], place
     return None

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,16 +12,17 @@ from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.run import run
 from dlmjoint.evaluation.sandbox import Limits
 from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.tasks.code import block
 from dlmjoint.evaluation.tasks.humaneval import HumanEval
 from dlmjoint.evaluation.tasks.mbpp import MBPP
+from dlmjoint.evaluation.tasks.programs import block, blocks, function_in
+from tests.evaluation.tasks.humaneval_forms import NONE, PROMPT, RIGHT, WRONG
 
 HOOK = Limits(seconds=5.0, cpu=1, memory=1 << 28, namespaces=False)
 """Runs everywhere; the walls themselves are tested in test_sandbox."""
 
 DOUBLE = {
     "task_id": "Test/0",
-    "prompt": 'import math\n\ndef half(x):\n    return x / 2\n\ndef double(x):\n    """ Twice x. """\n',
+    "prompt": PROMPT,
     "entry_point": "double",
     "canonical_solution": "    return 2 * x\n",
     "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate(3) == 6\n",
@@ -49,32 +51,19 @@ def _grade(task, text):
     return task.grade(task.examples()[0], text)
 
 
-FUNCTION = "def double(x):\n    return 2 * x\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "    return 2 * x\n",
-        "    return 2 * x\n\ndef next_task(y):\n    return None\n",
-        "    return 2 * x\n\nprint(double('no'",
-        "    return 2 * x\n```\n\nThis is how it works:\n",
-        "    return 2 * x\n```\n\nNow:\n```python\nprint(double(1))\n```\n",
-        "    return int(half(4 * x))\n",
-        FUNCTION,
-        f"Here it is:\n\n```python\n{FUNCTION}```\nIt doubles.",
-        f"```python\n{FUNCTION}",
-        "```python\n    return 2 * x\n```",
-        f"Like this:\n```\ndouble(1)\n```\nwith\n```py\n{FUNCTION}```",
-        "```python\ndef double(x):\n    return math.floor(2 * x)\n```",
-        "```python\ndef twice(x):\n    return 2 * x\n\ndef double(x):\n    return twice(x)\n```",
-    ],
-)
+@pytest.mark.parametrize("text", RIGHT)
 def test_a_right_function_is_right_however_it_is_written(humaneval, text):
     grade = _grade(humaneval, text)
     assert (grade.correct, grade.reason) == (True, "all tests passed")
     assert grade.extracted is not None
-    assert "def double" in grade.extracted
+    assert "double" in grade.extracted
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_function_is_wrong_however_it_is_written(humaneval, text):
+    grade = _grade(humaneval, text)
+    assert not grade.correct
+    assert grade.extracted is not None
 
 
 def test_a_wrong_function_is_wrong_and_shown(humaneval):
@@ -83,7 +72,7 @@ def test_a_wrong_function_is_wrong_and_shown(humaneval):
     assert grade.extracted == DOUBLE["prompt"] + "    return 3 * x\n"
 
 
-@pytest.mark.parametrize("text", ["", " \n", "```python\n```", "\ndef other():\n    pass\n"])
+@pytest.mark.parametrize("text", NONE)
 def test_a_text_without_code_has_no_answer(humaneval, text):
     grade = _grade(humaneval, text)
     assert (grade.correct, grade.extracted, grade.reason) == (False, None, "no code in the text")
@@ -163,6 +152,11 @@ def test_an_mbpp_question_shows_its_tests_after_worked_examples(write):
         "[BEGIN]\nsquare = lambda x: x * x\n[DONE]",
         "Sure:\n```python\ndef square(x):\n    return x * x\n```\nAs you see.",
         "```python\nsquare = lambda x: x * x\n```",
+        "Here it is:\n\ndef square(x):\n    return x * x\n\nIt squares x.",
+        "1. Code:\n   ~~~\n   def square(x):\n       return x * x\n   ~~~\n",
+        "def square(x):\n    return x * x\n\nprint(square(int(input())))\n",
+        "class Solution:\n    def square(self, x):\n        return x * x\n",
+        "def helper(x):\n    return x\n\n```python\ndef square(x):\n    return x * x\n```",
     ],
 )
 def test_a_right_mbpp_program_is_right_however_it_is_written(mbpp, text):
@@ -212,6 +206,28 @@ def test_a_fence_with_a_language_opens_a_block_even_inside_one():
     assert block("x\n```\nthen\n```python\ndef f(): pass\n```\n") == "def f(): pass\n"
     assert block("no code, `def f()` neither") is None
     assert block("```\nx = 1") == "x = 1\n"
+    assert blocks("````\n```\nx\n```\n````\n~~~\n```\n~~~") == ["```\nx\n```\n", "```\n"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if x\n" * 2000,
+        "x = (\n" * 2000,
+        "def double(x):\n" * 1000,
+        " " * 20000 + "def double",
+        "```\n" * 3000,
+        "x = 1\n" * 2000 + "def double(x): return 2\nno code",
+        "class A:\n" + " x\n" * 3000,
+        "(" * 20000 + "\ndef double(x): pass",
+        "'''\n" * 2001 + "\ndef double(x): pass",
+        "def double(x): return \0",
+    ],
+)
+def test_a_text_that_goes_on_and_on_is_read_all_the_same(text):
+    begun = time.perf_counter()
+    function_in(text, "double")
+    assert time.perf_counter() - begun < 30  # about a second where nothing else runs
 
 
 def test_a_fence_may_be_fixed_before_decoding_and_an_evaluation_grades_it(tmp_path, base, write):

@@ -31,6 +31,8 @@ SUN = {
         ("The correct answer is option C, not A.", "C", "after 'answer'"),
         ("The answer is A? No. The answer is $\\boxed{B}$", "B", "after 'answer'"),
         ("It follows \\boxed{\\text{D}}", "D", "in a box"),
+        ("It follows \\boxed B, as A whale breathes", "B", "in a box"),
+        ("It follows $\\fbox{(B)}$. (A) is wrong.", "B", "in a box"),
         ("B", "B", "on a line of its own"),
         (" (B) a mammal", "B", "on a line of its own"),
         ("B. a mammal\n", "B", "on a line of its own"),

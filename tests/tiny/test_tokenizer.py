@@ -8,9 +8,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from dlmjoint.models.dream import Dream
+from dlmjoint.pretrain.tokenizer import BOS, EOS, MASK, SPECIAL, save_tokenizer
 from dlmjoint.tiny.corpus import ITEMS, NAMES, problem
 from dlmjoint.tiny.pretrain import CANVAS
-from dlmjoint.tiny.tokenizer import BOS, EOS, MASK, SPECIAL, save_tokenizer
 
 TEXTS = 20_000
 """As many as the shipped tokenizer was trained on."""

@@ -1,4 +1,4 @@
-"""A byte-level BPE of the Qwen2 class for the tiny world: laid out as Dream-7B's, 511 ids."""
+"""A byte-level BPE of the Qwen2 class for the worlds of our own, laid out as Dream-7B's."""
 
 import json
 from collections.abc import Iterable

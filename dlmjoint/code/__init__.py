@@ -1,0 +1,1 @@
+"""Short Python functions: real text whose coherence a parser can check."""

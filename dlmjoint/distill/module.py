@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from dlmjoint.decoding.draw import forbid
 from dlmjoint.distill.chunked import chunk_size
 from dlmjoint.distill.fit_data import FitData
+from dlmjoint.distill.follow import Before, check_rates, follow, groups_of
 from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
@@ -103,10 +104,12 @@ class Distillation(L.LightningModule):
         if shard_base and self.loading.placed:
             raise ConfigError("shard_base spreads the base itself: leave out device_map and bits")
         self.base = load_base(base, dtype=dtype, revision=revision, loading=self.loading)
-        self.sampler = (start or LastBlock())(self.base)
+        self.start = start or LastBlock()
+        self.sampler = self.start(self.base)
         self.sampler.config.trained_depth = depth
         self.optimizer, self.scheduler, self.export = optimizer, scheduler, export
         self._exported = False
+        self._before: Before | None = None
         names = [f"{name}@{j}" for name in ("kl", "marginal_kl", "top1") for j in self._depths]
         self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
 
@@ -265,24 +268,49 @@ class Distillation(L.LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the layer's parameters, the scheduler stepped every batch."""
-        optimizer = self.optimizer(self.sampler.parameters())
-        if self.scheduler is None:
+        """The optimizer over the layer's parameters, the scheduler stepped every optimizer step."""
+        optimizer, scheduler = self._make_optimizer()
+        if scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
+        """As the config has them at step 0; the scheduler is None where there is none."""
+        optimizer = self.optimizer(self.sampler.parameters())
+        return optimizer, None if self.scheduler is None else self.scheduler(optimizer)
+
+    def on_train_start(self) -> None:
+        """Let a resumed run follow its config as it is now, and say what is new in it. Raises
+        ConfigError if no step that is left would change the layer."""
+        trainer = self.trainer
+        check_rates(self._make_optimizer, self.global_step, trainer.max_steps)
+        if self._before is None:
+            return
+        new = follow(trainer, self._make_optimizer, self._before, self._told())
+        if new and trainer.is_global_zero:
+            log.info(
+                "going on from step %d by the config as it is now: %s",
+                self.global_step,
+                "; ".join(new),
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say whose checkpoint it is, and make it one of an optimizer step."""
         back_to_the_step(checkpoint, self.trainer)
         checkpoint["recipe"] = self._recipe()
+        groups = groups_of(self._make_optimizer()[0])
+        checkpoint["settings"] = {"groups": groups, "told": self._told()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise MismatchError unless it is this base's and, to go on training, this recipe's."""
         saved, here = checkpoint.get("recipe", {}), self._recipe()
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            here = {"base": here["base"]}
-        check_same("base or recipe", saved, here)
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        check_same("base or recipe", saved, here if fitting else {"base": here["base"]})
+        if fitting:
+            self._before = Before.take(checkpoint)
 
     def _recipe(self) -> dict[str, str]:
         """What a run may not change from one checkpoint to the next."""
@@ -290,7 +318,18 @@ class Distillation(L.LightningModule):
         return {
             "base": f"{self.base.name} (weights {self.base.fingerprint})",
             "optimizer": type(self.optimizer(some)).__name__,
+            "start": repr(self.start),
+            "accumulate_grad_batches": str(self.trainer.accumulate_grad_batches),
             **{name: str(value) for name, value in self._chosen().items()},
+        }
+
+    def _told(self) -> dict[str, str]:
+        """What a run may change from one checkpoint to the next, and says that it did."""
+        trainer = ("max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
+        return {
+            **{name: str(getattr(self.trainer, name)) for name in trainer},
+            "dtype": str(self.base.dtype),
+            "bits": str(self.base.bits),
         }
 
     def on_train_end(self) -> None:

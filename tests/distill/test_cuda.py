@@ -13,23 +13,13 @@ from lightning.pytorch.strategies import Strategy
 from safetensors.torch import load_file
 
 from dlmjoint.models.joint import JointSampler
-from dlmjoint.trajectories.generate import generate
-from dlmjoint.trajectories.prompts import Unconditional
 from tests.distill.processes import finish, start
-from tests.distill.strategies import BASE, STEPS, fit
+from tests.distill.strategies import STEPS, fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "fit" / "strategy"
 NAMES = ["fsdp", "fsdp2", "fsdp2-base", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty exact trajectories of the golden base."""
-    output = tmp_path_factory.mktemp("trajectories")
-    generate(BASE, output, Unconditional(40), max_new_tokens=10, shard_size=16, device="cpu")
-    return output
 
 
 def _strategy(name: str) -> tuple[Strategy | str, dict[str, Any]]:

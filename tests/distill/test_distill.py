@@ -31,14 +31,6 @@ BASE = str(GOLDEN / "dream")
 MASK = 510
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty exact trajectories of the golden base."""
-    output = tmp_path_factory.mktemp("trajectories")
-    generate(BASE, output, Unconditional(40), max_new_tokens=10, shard_size=16, device="cpu")
-    return output
-
-
 def _trajectory(length: int = 5, prompt: int = 2, example_id: int = 0) -> Trajectory:
     return Trajectory(
         example_id,

@@ -20,8 +20,6 @@ from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.errors import MismatchError
 from dlmjoint.models.load import load_base
-from dlmjoint.trajectories.generate import generate
-from dlmjoint.trajectories.prompts import Unconditional
 from tests.conftest import GOLDEN
 from tests.distill.processes import command, finish, start
 from tests.distill.trainer import small_trainer
@@ -54,14 +52,6 @@ model:
     init_args: {{start_factor: 1.0, end_factor: 0.1, total_iters: 24}}
 data: {{path: {data}, batch_size: 4, window: 4, val_batches: 1}}
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty exact trajectories of the golden base."""
-    output = tmp_path_factory.mktemp("trajectories")
-    generate(BASE, output, Unconditional(40), max_new_tokens=10, shard_size=16, device="cpu")
-    return output
 
 
 class Run:

@@ -6,6 +6,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from tests.conftest import GOLDEN
+
+BASE = str(GOLDEN / "dream")
+
 
 def small_trainer(root: Path, steps: int, *callbacks: L.Callback, **settings: Any) -> L.Trainer:
     """On a CPU, without logs; checkpoints only where a callback writes them."""

@@ -9,19 +9,23 @@ tokens per forward.
 The loop everything runs through is `dlmjoint.decoding.decode.decode`.
 """
 
-from dlmjoint.decoding.ar_guide import ARGuide
-from dlmjoint.decoding.budget import Budget
-from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.freecache import FreeCache
-from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet
-from dlmjoint.decoding.refine import Joint, Marginals
-from dlmjoint.models.base import Base
-from dlmjoint.models.joint import JointSampler
-from dlmjoint.models.load import Loading, load_base
-from dlmjoint.random import Noise
-from dlmjoint.sampling import Output, generate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlmjoint.decoding.ar_guide import ARGuide
+    from dlmjoint.decoding.budget import Budget
+    from dlmjoint.decoding.decode import decode
+    from dlmjoint.decoding.draw import Draw
+    from dlmjoint.decoding.freecache import FreeCache
+    from dlmjoint.decoding.policy import Policy
+    from dlmjoint.decoding.prophet import Prophet
+    from dlmjoint.decoding.refine import Joint, Marginals
+    from dlmjoint.models.base import Base
+    from dlmjoint.models.joint import JointSampler
+    from dlmjoint.models.load import Loading, load_base
+    from dlmjoint.random import Noise
+    from dlmjoint.sampling import Output, generate
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,3 +46,34 @@ __all__ = [
     "generate",
     "load_base",
 ]
+WHERE = {
+    "ARGuide": "decoding.ar_guide",
+    "Base": "models.base",
+    "Budget": "decoding.budget",
+    "Draw": "decoding.draw",
+    "FreeCache": "decoding.freecache",
+    "Joint": "decoding.refine",
+    "JointSampler": "models.joint",
+    "Loading": "models.load",
+    "Marginals": "decoding.refine",
+    "Noise": "random",
+    "Output": "sampling",
+    "Policy": "decoding.policy",
+    "Prophet": "decoding.prophet",
+    "decode": "decoding.decode",
+    "generate": "sampling",
+    "load_base": "models.load",
+}
+"""Modules of the names, imported when a name is first used: `dlmjoint --help` needs no torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,58 +16,38 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
-from dlmjoint.bench.command import bench
-from dlmjoint.convert import convert
+from dlmjoint.completion import completion
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.interrupt import SaveAndExit, keepers
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
-from dlmjoint.evaluation.commands import calibrate, compare, evaluate, score
 from dlmjoint.evaluation.recipes import config_of
-from dlmjoint.info import info
 from dlmjoint.provenance import write_text
-from dlmjoint.publish.command import publish
-from dlmjoint.show.command import sample
-from dlmjoint.trajectories.generate import generate
+from dlmjoint.suggest import Parser, TrainerParser
+from dlmjoint.verbs import COMMANDS, COMPLETION, LM_EVAL, TRAINER_VERBS, answered
 
 Result = TypeVar("Result")
-TRAINER_VERBS = ("fit", "validate", "test", "predict")
-"""Lightning's own; they take a trainer, a model and a data section."""
-LM_EVAL = "lm-eval"
-"""lm-eval's own command, which then knows the model `dlmjoint`."""
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "generate": generate,
-    "eval": evaluate,
-    "score": score,
-    "compare": compare,
-    "calibrate": calibrate,
-    "sample": sample,
-    "convert": convert,
-    "publish": publish,
-    "info": info,
-    "bench": bench,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `dlmjoint` command."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if argv and argv[0] in TRAINER_VERBS:
+    if answered(argv):
+        return
+    if argv[0] == COMPLETION:
+        completion(main)
+        return
+    if argv[0] in TRAINER_VERBS:
         _one_line_errors(lambda: train(argv))
         return
-    if argv and argv[0] == LM_EVAL:
+    if argv[0] == LM_EVAL:
         _one_line_errors(lambda: lm_eval(argv[1:]))
         return
-    if argv and argv[0] in COMMANDS:
-        rewrite = SHORTHAND.get(argv[0], list)
-        flags = [with_underscores(a) if a.startswith("--") else a for a in argv[1:]]
-        given = _one_line_errors(lambda: rewrite(flags))
-        run(COMMANDS[argv[0]], given, name=f"dlmjoint {argv[0]}")
-        return
-    parser = ArgumentParser(prog="dlmjoint", description=_overview())
-    parser.add_argument("verb", choices=[*COMMANDS, *TRAINER_VERBS[:2], LM_EVAL], help="what to do")
-    parser.parse_args(argv[:1])
+    rewrite = SHORTHAND.get(argv[0], list)
+    flags = [with_underscores(a) if a.startswith("--") else a for a in argv[1:]]
+    given = _one_line_errors(lambda: rewrite(flags))
+    run(COMMANDS[argv[0]], given, name=f"dlmjoint {argv[0]}")
 
 
 def with_flags(*settings: str) -> Callable[[list[str]], list[str]]:
@@ -111,17 +91,6 @@ SHORTHAND: dict[str, Callable[[list[str]], list[str]]] = {
 """What the command line may say shorter than the settings it becomes."""
 
 
-def _overview() -> str:
-    lines = [f"{name}: {_first_line(command)}" for name, command in COMMANDS.items()]
-    lines.append("fit, validate: Distil trajectories into a joint sampler (LightningCLI).")
-    lines.append("lm-eval: lm-eval's command line, with --model dlmjoint.")
-    return " ".join(lines) + " Each verb has --help and takes --config FILE."
-
-
-def _first_line(command: Callable[..., Any]) -> str:
-    return (command.__doc__ or "").strip().splitlines()[0]
-
-
 def run(
     command: Callable[..., Any], arguments: Sequence[str] | None = None, name: str | None = None
 ) -> None:
@@ -148,7 +117,7 @@ def run(
 
 def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentParser:
     """The parser of a function's settings."""
-    parser = ArgumentParser(prog=name, description=(command.__doc__ or "").strip())
+    parser = Parser(prog=name, description=(command.__doc__ or "").strip())
     parser.add_argument("--config", action="config", help="YAML with any of the settings")
     parser.add_function_arguments(command, sub_configs=True)
     return parser
@@ -195,6 +164,7 @@ class TrainCLI(LightningCLI):
 
 TRAINING: dict[str, Any] = {
     "auto_configure_optimizers": False,
+    "parser_class": TrainerParser,
     "save_config_kwargs": {"overwrite": True},
     "seed_everything_default": 0,
     "trainer_defaults": {

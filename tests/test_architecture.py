@@ -7,7 +7,7 @@ import dlmjoint
 
 ROOT = Path(dlmjoint.__file__).parent
 RANKS = [
-    {"types", "errors", "random", "provenance", "signals"},
+    {"types", "errors", "random", "provenance", "signals", "verbs"},
     {"models"},
     {"decoding"},
     {"trajectories"},
@@ -15,7 +15,7 @@ RANKS = [
     {"pretrain"},
     {"tiny", "code"},
     {"distill", "evaluation", "convert", "show", "arithmetic", "info", "publish"},
-    {"bench"},
+    {"bench", "suggest", "completion"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,4 +1,4 @@
-"""Judges: autoregressive models from a folder or the hub that look at texts."""
+"""Judges: autoregressive models from a folder, the hub or a package that look at texts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +12,17 @@ from huggingface_hub.errors import HFValidationError
 from jaxtyping import Bool, Int
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as hf_logging
 
 from dlmjoint.errors import DataError, LoadError
+from dlmjoint.evaluation.packaged_judge import source
 from dlmjoint.models.causal import any_tokenizer
 
 
@@ -70,15 +77,18 @@ def readable(name: str) -> None:
 
     Raises LoadError if that cannot be, so that nothing is decoded for a judge that is not there.
     """
+    place, packed = source(name)
     with _named(name):
-        any_tokenizer(name)
-        AutoConfig.from_pretrained(name)
+        if not packed:  # a packed one is read whole for its tokenizer alone: half a minute
+            any_tokenizer(place)
+            AutoConfig.from_pretrained(place)
 
 
 def version(name: str) -> tuple[str, ...]:
     """Tells a judge from another one of the same name: a folder by its files' sizes and times, a hub
     repository by its name alone."""
-    files = sorted(path for path in Path(name).glob("*") if path.is_file())
+    place, _ = source(name)
+    files = sorted(path for path in Path(place).glob("*") if path.is_file())
     stats = [(path.name, path.stat()) for path in files]
     return (name, *(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats))
 
@@ -103,9 +113,11 @@ def batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 
 
 def _load(kind: Any, name: str, device: str) -> Judge:
+    place, packed = source(name)
     with _named(name), _quiet():
-        tokenizer = any_tokenizer(name)
-        model = kind.from_pretrained(name)
+        read = AutoTokenizer.from_pretrained if packed else any_tokenizer
+        tokenizer = read(place, **packed)
+        model = kind.from_pretrained(place, **packed)
     return Judge(name, model.to(device).eval().requires_grad_(False), tokenizer)
 
 

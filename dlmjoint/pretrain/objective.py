@@ -6,11 +6,16 @@ from typing import Protocol
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import Qwen2ForCausalLM
 
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.types import Canvas
+
+CELLS = 256
+"""Logits are computed for a multiple of this many cells."""
+IGNORED = -100
+"""The target of a cell that fills up."""
 
 
 class Objective(Protocol):
@@ -55,8 +60,11 @@ class MaskedDiffusion:
             slice(1, tokens.shape[1]),
             self.base.mask_id,
         )
-        logits = self.base.unembed(self.base.predict(canvas).hidden[hidden_cells])
-        return cross_entropy(logits.float(), tokens[hidden_cells])
+        hidden, targets = self.base.predict(canvas).hidden[hidden_cells], tokens[hidden_cells]
+        # A count that is new almost every time would have the CPU's kernels built anew every time.
+        missing = -len(targets) % CELLS
+        logits = self.base.unembed(pad(hidden, (0, 0, 0, missing)))
+        return cross_entropy(logits.float(), pad(targets, (0, missing), value=IGNORED))
 
     def hide(self, tokens: Int[Tensor, "B L"], prompts: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         """The cells to predict; never the first column."""

@@ -3,7 +3,6 @@
 import logging
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -17,9 +16,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
 from dlmjoint.completion import completion
+from dlmjoint.distill.checkpoints import LAST, check_named, to_go_on_from
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.fit_data import FitData
-from dlmjoint.distill.interrupt import SaveAndExit, keepers
+from dlmjoint.distill.interrupt import SaveAndExit, keepers, kept_in
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.recipes import config_of
@@ -139,14 +139,8 @@ class TrainCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         path = self.config[self.config["subcommand"]].get("ckpt_path")
-        if path in (None, "best", "last", "hpc"):
-            return
-        if Path(path).is_dir() and any(Path(path).iterdir()):
-            return  # shards, one or more files of each process
-        if not Path(path).is_file():
-            raise LoadError(f"there is no checkpoint {path}")
-        if not zipfile.is_zipfile(path):  # torch writes zip files; a cut-off one lost its index
-            raise LoadError(f"the checkpoint {path} is damaged or incomplete; resume from another")
+        if path not in (None, LAST):
+            check_named(str(path))
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that logs to files under its root directory, keeps checkpoints there, and saves
@@ -158,8 +152,17 @@ class TrainCLI(LightningCLI):
         given = settings.get("callbacks") or []
         callbacks = [SaveAndExit(), *(given if isinstance(given, list) else [given])]
         if settings.get("enable_checkpointing") is not False:
-            callbacks += keepers(callbacks, Path(root) / "checkpoints")
+            callbacks += keepers(callbacks, Path(root))
         return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
+
+    def before_fit(self) -> None:
+        """Find the checkpoint that `last` means: every one counts, and none is left out silently."""
+        chosen = self.config_init[str(self.subcommand)]
+        if chosen.get("ckpt_path") == LAST:
+            fitting = self.subcommand == "fit"
+            chosen["ckpt_path"] = to_go_on_from(kept_in(self.trainer), fitting)
+
+    before_validate = before_test = before_predict = before_fit
 
 
 TRAINING: dict[str, Any] = {

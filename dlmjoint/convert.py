@@ -5,16 +5,12 @@ Only the pages of the weights asked for are read, and nothing the pickle names i
 """
 
 import logging
-import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch._utils
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,14 +19,13 @@ from dlmjoint.models.files import ModelFiles
 from dlmjoint.models.joint import JointSampler, JointSamplerConfig
 from dlmjoint.models.load import fingerprint_names, read_config
 from dlmjoint.models.transformer import FINGERPRINT_ROWS, fingerprint
+from dlmjoint.pickles import read_inert
 from dlmjoint.provenance import write_provenance
 
 log = logging.getLogger(__name__)
 
 SAMPLER = "drafter."
 """What the authors' names of the sampler's weights begin with, behind any prefix."""
-REBUILDING = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
-"""The functions of `torch._utils` that make a tensor of a stored storage."""
 
 
 def convert(
@@ -106,64 +101,8 @@ def sampler_weights(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor
     return {SAMPLER + rest: state[name] for name, (_, _, rest) in found.items()}
 
 
-class Inert:
-    """Stands for every foreign class and function in a pickle: whatever is done to it, nothing
-    happens."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> "Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
-
-    def append(self, item: object) -> None:
-        """For pickled lists."""
-
-    def extend(self, items: object) -> None:
-        """For pickled lists."""
-
-    def add(self, item: object) -> None:
-        """For pickled sets."""
-
-
-class TensorUnpickler(pickle.Unpickler):
-    """Makes tensors and plain containers, and `Inert` of everything else.
-
-    `torch.load` derives its own unpickler from this one and asks here for all but storages.
-    """
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """What a name in the pickle stands for; no module is imported."""
-        if (module_name, global_name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module_name == "torch._utils" and global_name in REBUILDING:
-            return getattr(torch._utils, global_name)
-        return Inert
-
-
 def _unpickled(path: Path) -> Mapping[Any, Any]:
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise LoadError(f"{path} is a TorchScript program, no checkpoint")
-    try:
-        content = torch.load(
-            path,
-            map_location="cpu",
-            mmap=True,
-            weights_only=False,  # torch's own restricted unpickler refuses what `Inert` replaces
-            pickle_module=SimpleNamespace(Unpickler=TensorUnpickler, __name__="pickle"),
-        )
-    except (
-        pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, TypeError,
-        AttributeError, LookupError, AssertionError,
-    ) as error:  # fmt: skip
-        raise LoadError(f"{path} is no torch checkpoint, or damaged: {error}") from error
+    content = read_inert(path)
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     return state if isinstance(state, dict) else {}
 

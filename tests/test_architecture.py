@@ -7,7 +7,7 @@ import dlmjoint
 
 ROOT = Path(dlmjoint.__file__).parent
 RANKS = [
-    {"types", "errors", "random", "provenance", "signals", "verbs"},
+    {"types", "errors", "random", "provenance", "signals", "pickles", "verbs"},
     {"models"},
     {"decoding"},
     {"trajectories"},

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dlmjoint import cli
-from dlmjoint.convert import Inert, convert, read_checkpoint
+from dlmjoint.convert import convert, read_checkpoint
 from dlmjoint.errors import ConfigError, LoadError, MismatchError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.pickles import Inert
 from tests.conftest import GOLDEN
 
 BASE = str(GOLDEN / "dream")

@@ -57,7 +57,7 @@ class SaveAndExit(L.Callback):
             return
         if not trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             return
-        path = last_checkpoint(trainer)
+        path = kept_in(trainer)[0] / "last.ckpt"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             log.info(
@@ -87,19 +87,25 @@ def _signals(trainer: L.Trainer) -> set[signal.Signals]:
     return {signal.SIGTERM}
 
 
-def last_checkpoint(trainer: L.Trainer) -> Path:
-    """Where `--ckpt_path last` looks."""
-    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    return Path(folder or Path(trainer.default_root_dir) / "checkpoints") / "last.ckpt"
+def kept_in(trainer: L.Trainer) -> list[Path]:
+    """The folders a run keeps checkpoints in: those of its callbacks, and the one it saves to at the
+    end where there are none."""
+    named = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+    return [*(Path(folder) for folder in named if folder), _folder(Path(trainer.default_root_dir))]
 
 
-def keepers(callbacks: Sequence[L.Callback], folder: Path) -> list[L.Callback]:
-    """What keeps checkpoints in `folder` where the callbacks keep none: after every validation, and
+def _folder(root: Path) -> Path:
+    """Where a run keeps checkpoints unless it is told otherwise."""
+    return root / "checkpoints"
+
+
+def keepers(callbacks: Sequence[L.Callback], root: Path) -> list[L.Callback]:
+    """What keeps checkpoints under `root` where the callbacks keep none: after every validation, and
     a last one. Those that keep some but were not told where do it there, too; Lightning's default,
     beside the logs and new for every run, is no place to find the last one again."""
     kept = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     added: list[L.Callback] = [] if kept else [ModelCheckpoint(save_last=True)]
     for callback in [*kept, *added]:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(folder.resolve())
+            callback.dirpath = str(_folder(root).resolve())
     return added

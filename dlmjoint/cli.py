@@ -89,6 +89,8 @@ SHORTHAND: dict[str, Callable[[list[str]], list[str]]] = {
     "eval": with_recipe,
 }
 """What the command line may say shorter than the settings it becomes."""
+REREADING = ("score",)
+"""Functions that work on what another one has made."""
 
 
 def run(
@@ -97,7 +99,8 @@ def run(
     """Call a function with the command line's settings; its mistakes end in one line, exit 2.
 
     Unknown keys are errors in flags and in YAML. A function with an `output` or `run_dir` gets its
-    resolved settings saved there, as a file that runs the same again.
+    resolved settings saved there, as a file that runs the same again; not so one that makes nothing
+    new there: a `dry_run`, or a second scoring, which leaves the settings of the run.
     """
     _logging()
     parser = parser_of(command, name)
@@ -109,7 +112,8 @@ def run(
         values.pop("config", None)
         command(**values)
         folder = settings.get("output") or settings.get("run_dir")
-        if folder is not None and Path(str(folder)).is_dir():  # a file has its settings inside
+        makes = not settings.get("dry_run") and command.__name__ not in REREADING
+        if makes and folder is not None and Path(str(folder)).is_dir():  # a file says it inside
             write_text(Path(str(folder)) / "config.yaml", resolved)
 
     _one_line_errors(call)

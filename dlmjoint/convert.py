@@ -149,8 +149,11 @@ def _ending(state: Mapping[str, Tensor], ending: str) -> Sequence[str]:
 
 
 def _check_output(output: Path) -> None:
-    """Raises ConfigError rather than write over a model that is no joint sampler."""
+    """Raises ConfigError rather than write over a model that is no joint sampler, or one that was
+    trained here."""
     if not (output / "config.json").exists():
         return
     if ModelFiles.find(str(output)).config.get("model_type") != JointSamplerConfig.model_type:
         raise ConfigError(f"{output} holds another model: give a folder of its own as output")
+    if (output / "metrics.json").exists():
+        raise ConfigError(f"{output} holds a sampler that `fit` has trained: give another output")

@@ -91,6 +91,20 @@ def test_the_resolved_settings_are_saved_and_run_again(tmp_path: Path) -> None:
     assert shard.read_bytes() == before
 
 
+def test_what_makes_nothing_new_leaves_the_settings_of_a_finished_run(tmp_path: Path) -> None:
+    def made(output: Path, dry_run: bool = False) -> None:
+        """A command."""
+
+    def score(run_dir: Path) -> None:
+        """Another one."""
+
+    cli.run(made, ["--output", str(tmp_path)])
+    before = (tmp_path / "config.yaml").read_text()
+    cli.run(made, ["--output", str(tmp_path), "--dry_run", "true"])
+    cli.run(score, ["--run_dir", str(tmp_path)])
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
 def _fit(root: Path, *more: str) -> list[str]:
     trainer = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(root)]
     return [

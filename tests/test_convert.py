@@ -240,6 +240,15 @@ def test_another_model_is_not_written_over(tmp_path: Path) -> None:
         convert(_bare(tmp_path), BASE, tmp_path)
 
 
+def test_a_sampler_that_was_trained_here_is_not_written_over(tmp_path: Path) -> None:
+    output = tmp_path / "sampler"
+    convert(_bare(tmp_path), BASE, output)
+    convert(_bare(tmp_path), BASE, output)
+    (output / "metrics.json").write_text("{}")
+    with pytest.raises(ConfigError, match="`fit` has trained"):
+        convert(_bare(tmp_path), BASE, output)
+
+
 class Malicious:
     """Unpickled, it makes a folder."""
 

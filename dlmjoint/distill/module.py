@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 
 from dlmjoint.decoding.draw import forbid
 from dlmjoint.distill.chunked import chunk_size
+from dlmjoint.distill.export import check_place, export
 from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.follow import Before, check_rates, follow, groups_of
 from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
@@ -27,9 +28,7 @@ from dlmjoint.distill.sharding import shard_base, shard_layer, spare_rotary, who
 from dlmjoint.distill.start import LastBlock, Start
 from dlmjoint.distill.unroll import UnrollBatch, unroll
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import Loading, load_base
-from dlmjoint.provenance import write_json, write_provenance
 from dlmjoint.random import derive_seed
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,7 @@ class Distillation(L.LightningModule):
         head_chunk: int | None = None,
         shard_base: bool = False,
         compile_layer: bool = False,
+        overwrite: bool = False,
     ) -> None:
         """
         Args:
@@ -87,6 +87,8 @@ class Distillation(L.LightningModule):
                 process holds the whole base by default.
             compile_layer: run the layer through `torch.compile`, for any shapes: a minute or two
                 before the first step, a tenth faster on a CPU (docs/training.md).
+            overwrite: export over a sampler of more steps, or of unknown training: refused by
+                default.
         """
         super().__init__()
         self.depth_weights = _depth_weights(depth, depth_weights)
@@ -108,7 +110,7 @@ class Distillation(L.LightningModule):
         self.sampler = self.start(self.base)
         self.sampler.config.trained_depth = depth
         self.optimizer, self.scheduler, self.export = optimizer, scheduler, export
-        self._exported = False
+        self.overwrite, self._exported = overwrite, False
         self._before: Before | None = None
         names = [f"{name}@{j}" for name in ("kl", "marginal_kl", "top1") for j in self._depths]
         self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
@@ -135,6 +137,8 @@ class Distillation(L.LightningModule):
         timed = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         if stage == "fit" and self.trainer.max_steps < 0 and not timed:
             raise ConfigError("training data has no end: set trainer.max_steps or trainer.max_time")
+        if stage == "fit" and not (self.trainer.fast_dev_run or self.overwrite):  # pyright: ignore[reportAttributeAccessIssue]
+            check_place(self._folder, self.trainer)
         self._place_base()
 
     def _place_base(self) -> None:
@@ -338,20 +342,36 @@ class Distillation(L.LightningModule):
         self._exported = True
         if not self.trainer.is_global_zero:
             return
-        folder = self.export or Path(self.trainer.default_root_dir) / "sampler"
-        finished = JointSampler(self.sampler.config)
-        finished.load_state_dict(weights)
-        finished.save_pretrained(folder)
+        if self.trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            log.info("a trial (fast_dev_run): nothing is exported")
+            return
         measured = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        write_json(folder / "metrics.json", {"step": self.trainer.global_step, **measured})
-        write_provenance(folder, self._settings())
-        log.info("exported the sampler to %s", folder)
+        export(
+            self._folder,
+            self.sampler,
+            weights,
+            self.global_step,
+            measured,
+            self._settings(),
+            overwrite=self.overwrite,
+        )
 
     def on_fit_end(self) -> None:
         """Export as well where the checkpoint resumed from was the last: there was nothing to train,
-        so no training ended."""
-        if not self._exported:
-            self.on_train_end()
+        so no training ended. Raises ConfigError if nothing has ever been trained."""
+        if self._exported:
+            return
+        if self.global_step == 0:
+            raise ConfigError(
+                "nothing was trained, so there is nothing to export: trainer.max_steps, max_epochs "
+                "or limit_train_batches allows no step"
+            )
+        self.on_train_end()
+
+    @property
+    def _folder(self) -> Path:
+        """Where the finished sampler goes."""
+        return self.export or Path(self.trainer.default_root_dir) / "sampler"
 
     def _settings(self) -> dict[str, object]:
         """What the exported sampler's provenance says of its training."""

@@ -68,8 +68,10 @@ def load(run_dir: Path) -> dict[str, Any]:
 def merge(old: dict[str, Any], new: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """The settings of both; decoders and tasks may be added.
 
-    Raises ConfigError naming every value that differs, since old and new lines would not mix.
+    Raises ConfigError naming every value that differs, since old and new lines would not mix; and
+    where fewer examples would take the place of scores that are there.
     """
+    _refuse_fewer(old["tasks"], new["tasks"], run_dir)
     for part in ("decoders", "tasks"):
         shared = old[part].keys() & new[part].keys()
         new_shared, old_shared = ({key: s[part][key] for key in shared} for s in (new, old))
@@ -163,6 +165,19 @@ def _refuse(old: dict[str, Any], new: dict[str, Any], run_dir: Path, where: str)
             f"{run_dir} was begun with other settings: {'; '.join(changes)}. "
             "Use another run_dir, or the same settings"
         )
+
+
+def _refuse_fewer(old: dict[str, Any], new: dict[str, Any], run_dir: Path) -> None:
+    """Generations stay, whatever a later run asks for; the table of scores is replaced."""
+    if not (run_dir / "scores.json").exists():
+        return
+    for name in old.keys() & new.keys():
+        there, asked = (tasks[name].get("init_args", {}).get("n", 0) for tasks in (old, new))
+        if asked < there:
+            raise ConfigError(
+                f"{run_dir} has scores of {there} examples of {name}, which {asked} would replace: "
+                f"use another run_dir, or remove {run_dir / 'scores.json'}"
+            )
 
 
 def _changes(old: Any, new: Any, where: str) -> list[str]:

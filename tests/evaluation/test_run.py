@@ -182,6 +182,17 @@ def test_a_run_may_grow_by_examples_and_decoders(whole, base, setup, tmp_path):
         assert [line | drop for line in lines] == [line | drop for line in all_of_it[path]]
 
 
+def test_fewer_examples_do_not_take_the_place_of_scores(base, setup, tmp_path):
+    task, decoders = replace(setup.word_problems, n=3), {"exact": Policy()}
+    run(base, decoders, [task], tmp_path)
+    run(base, decoders, [replace(task, n=2)], tmp_path)  # nothing is scored yet
+    run(base, decoders, [task], tmp_path)
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(ConfigError, match="has scores of 3 examples of word_problems, which 2 "):
+        run(base, decoders, [replace(task, n=2)], tmp_path)
+    assert (tmp_path / "scores.json").read_text() == "{}"
+
+
 def test_the_tasks_draw_replaces_the_decoders(base, setup, tmp_path):
     task = replace(setup.word_problems, n=2)
     run(base, {"a": Policy(), "b": Policy(draw=Draw(temperature=9.0))}, [task], tmp_path)

@@ -23,6 +23,7 @@ from dlmjoint.distill.interrupt import SaveAndExit, keepers, kept_in
 from dlmjoint.distill.module import Distillation
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.recipes import config_of
+from dlmjoint.paths import expanded
 from dlmjoint.provenance import write_text
 from dlmjoint.suggest import Parser, TrainerParser
 from dlmjoint.verbs import COMMANDS, COMPLETION, LM_EVAL, TRAINER_VERBS, answered
@@ -104,7 +105,7 @@ def run(
     """
     _logging()
     parser = parser_of(command, name)
-    settings = parser.parse_args(None if arguments is None else list(arguments))
+    settings = expanded(parser.parse_args(None if arguments is None else list(arguments)))
 
     def call() -> None:
         resolved = parser.dump(settings.clone(with_meta=False))
@@ -137,12 +138,18 @@ class TrainCLI(LightningCLI):
         parser.set_defaults({"data": {"class_path": kind}})
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Refuse a missing or damaged checkpoint before anything is built.
+        """Settle the paths, and refuse a missing or damaged checkpoint before anything is built.
 
-        Raises LoadError.
+        Raises LoadError, ConfigError.
         """
         super().parse_arguments(parser, args)
-        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        self.config = expanded(self.config)
+        settings = self.config[self.config["subcommand"]]
+        if settings["trainer"]["default_root_dir"] is None:
+            settings["trainer"]["default_root_dir"] = TRAINING["trainer_defaults"][
+                "default_root_dir"
+            ]
+        path = settings.get("ckpt_path")
         if path not in (None, LAST):
             check_named(str(path))
 

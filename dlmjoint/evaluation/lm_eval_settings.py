@@ -12,6 +12,7 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Trained
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import Loading
+from dlmjoint.paths import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def read(model_args: Mapping[str, Any]) -> Settings:
         if value is not None
     ]
     try:
-        given = parser.instantiate(parser.parse_args(flags))
+        given = parser.instantiate(expanded(parser.parse_args(flags)))
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"--model_args: {error}") from error
     return Settings(**given)

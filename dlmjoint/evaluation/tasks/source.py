@@ -9,6 +9,7 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 
 from dlmjoint.errors import ConfigError, DataError
+from dlmjoint.paths import expanded
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """Local files, and what `datasets` calls their format; any of them may be packed as `.gz`."""
@@ -28,8 +29,11 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, source: str, subset: str | None, split: str, revision: str | None) -> "Place":
-        """A file is one place: it has none of the others."""
-        return cls(source) if is_file(source) else cls(source, subset, split, revision)
+        """A file is one place: it has none of the others. lm-eval hands its settings on as they are,
+        `~` and all."""
+        if is_file(source):
+            return cls(expanded(source))
+        return cls(source, subset, split, revision)
 
 
 def is_file(source: str) -> bool:

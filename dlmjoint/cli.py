@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import lightning as L
 from datasets import disable_progress_bars
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
 from dlmjoint.completion import completion
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.policy import Policy
 from dlmjoint.distill.checkpoints import LAST, check_named, to_go_on_from
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.fit_data import FitData
@@ -27,6 +29,9 @@ from dlmjoint.paths import expanded
 from dlmjoint.provenance import write_text
 from dlmjoint.suggest import Parser, TrainerParser
 from dlmjoint.verbs import COMMANDS, COMPLETION, LM_EVAL, TRAINER_VERBS, answered
+
+# Dataclasses that a user's own may take the place of; jsonargparse takes subclasses of no others.
+set_parsing_settings(subclasses_enabled=[Draw, Policy])
 
 Result = TypeVar("Result")
 

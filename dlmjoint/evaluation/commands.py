@@ -17,7 +17,7 @@ from dlmjoint.evaluation.score import score as score_run
 from dlmjoint.evaluation.sharding import launch
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.joint import JointSamplerConfig
-from dlmjoint.models.load import Loading, load_base
+from dlmjoint.models.load import Loading, load_any_base
 from dlmjoint.provenance import provenance, write_json
 
 
@@ -76,7 +76,7 @@ def evaluate(
             show_plan(expected, Console())
         return
     processes = launch(device, devices, num_nodes)
-    loaded = load_base(base, processes.device, dtype, revision, loading)
+    loaded = load_any_base(base, processes.device, dtype, revision, loading)
     run(
         loaded,
         decoders,
@@ -156,7 +156,7 @@ def calibrate(
         dtype: of the base.
         revision: pins a hub commit of the base.
     """
-    loaded = load_base(base, device, dtype, revision)
+    loaded = load_any_base(base, device, dtype, revision)
     recorded = read_recorded(trajectories, n)
     answer = answer_of(loaded, task)
     decoder = (policy or Policy()).prepare(loaded)

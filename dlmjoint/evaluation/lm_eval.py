@@ -28,7 +28,7 @@ from dlmjoint.evaluation.lm_eval_settings import Settings, read
 from dlmjoint.evaluation.settings import base_settings, describe
 from dlmjoint.evaluation.sharding import PATIENCE
 from dlmjoint.models.base import Base
-from dlmjoint.models.load import load_base
+from dlmjoint.models.load import load_any_base
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
 
@@ -65,7 +65,9 @@ class DLMJoint(TemplateLM):
         settings = read(model_args)
         self._rank, self._world_size = _join()
         device = _device(settings.device)
-        base = load_base(settings.base, device, settings.dtype, settings.revision, settings.loading)
+        base = load_any_base(
+            settings.base, device, settings.dtype, settings.revision, settings.loading
+        )
         self._use(base, settings)
 
     @classmethod

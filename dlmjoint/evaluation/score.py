@@ -24,7 +24,7 @@ from dlmjoint.evaluation.run import load_models, with_guides_alone
 from dlmjoint.evaluation.sharding import Processes
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
-from dlmjoint.models.load import Loading, load_base
+from dlmjoint.models.load import Loading, load_any_base
 from dlmjoint.provenance import provenance, write_json
 
 log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class _Scorer:
         folder = Path(base["name"]).is_dir()
         revision = None if folder else base["revision"]
         loading = Loading(bits=base.get("bits"))  # runs from before bits have none
-        return load_base(base["name"], self.device, base["dtype"], revision, loading)
+        return load_any_base(base["name"], self.device, base["dtype"], revision, loading)
 
     def _checked(self, base: Base) -> Base:
         if base.fingerprint != self.made["base"]["fingerprint"]:

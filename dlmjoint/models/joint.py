@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, differences
-from dlmjoint.models.load import Loading, find_family, load_base
+from dlmjoint.models.load import Loading, find_family, load_base, outside
 from dlmjoint.models.transformer import TransformerBase, attention_mask
 
 ADJUST_NAMES = {
@@ -277,7 +277,8 @@ def _last_block(base: TransformerBase, names: Sequence[str]) -> Mapping[str, Ten
     blocks = base.network.model.layers
     if base.bits is None:
         return blocks[-1].state_dict()
-    files = ModelFiles.find(base.name, base.revision)
+    named = outside(base.name)
+    files = ModelFiles.find(named[1] if named else base.name, base.revision)
     published = [base.published(f"model.layers.{len(blocks) - 1}.{name}") for name in names]
     return dict(zip(names, files.read(published), strict=True))
 

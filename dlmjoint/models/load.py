@@ -5,20 +5,31 @@ import importlib.util
 import inspect
 import logging
 import pkgutil
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 import dlmjoint.models
 from dlmjoint.errors import ConfigError, LoadError
+from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, torch_dtype
 from dlmjoint.models.transformer import EMBEDDING, FINGERPRINT, HEAD, TransformerBase
 
 log = logging.getLogger(__name__)
+
+CLASS_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)+)(?::(.*))?")
+"""A base of another package: `package.module.Class:WHERE`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,60 @@ def find_family(model_type: str, name: str = "the config") -> type[TransformerBa
     return found[model_type]
 
 
+def outside(name: str) -> tuple[type[Base], str] | None:
+    """The class of a base that is named `package.module.Class:WHERE`, and what stands behind the
+    colon; None for a folder or hub id. Raises ConfigError if that is no class of a base."""
+    named = CLASS_PATH.fullmatch(name)
+    if named is None or Path(name).exists():
+        return None
+    module, _, kind = named[1].rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{name}: there is no such folder, and no such class of an installed package: {error}"
+        ) from error
+    if not (inspect.isclass(found) and issubclass(found, Base)):
+        raise ConfigError(f"{name}: {named[1]} is no subclass of dlmjoint.models.base.Base")
+    return found, named[2] or ""
+
+
+def load_any_base(
+    name: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    loading: Loading | None = None,
+) -> Base:
+    """The base of that name, be it a transformer or not, of this package or of another.
+
+    `package.module.Class:WHERE` names a class of yours. A `TransformerBase` is a family, whose weights
+    lie in WHERE, a folder or hub id; any other is what its classmethod `load(where, *, device, dtype,
+    revision, loading)` makes. Everything else is as in `load_base`.
+    """
+    named = outside(str(name))
+    if named is None:
+        return _load(ModelFiles.find(str(name), revision), None, device, dtype, loading)
+    kind, where = named
+    made: Base
+    if issubclass(kind, TransformerBase):
+        made = _load(ModelFiles.find(where, revision), kind, device, dtype, loading)
+    else:
+        made = _maker(kind)(where, device=device, dtype=dtype, revision=revision, loading=loading)
+    made.name = str(name)  # by which runs and samplers find it again
+    return made
+
+
+def _maker(kind: type[Base]) -> Callable[..., Base]:
+    made = getattr(kind, "load", None)
+    if made is None:
+        raise ConfigError(
+            "a base that is no TransformerBase is made by its classmethod load(where, *, device, dtype, "
+            f"revision, loading), and {kind.__module__}.{kind.__qualname__} has none"
+        )
+    return made
+
+
 def load_base(
     name: str | Path,
     device: str = "cpu",
@@ -107,13 +172,41 @@ def load_base(
     their device. Raises LoadError if files are missing, damaged or not what the config says,
     ConfigError for an unknown family or setting.
     """
+    base = load_any_base(name, device, dtype, revision, loading)
+    if not isinstance(base, TransformerBase):
+        raise ConfigError(
+            f"{name} is no transformer, which trajectories, training and samplers need; eval, score, "
+            "sample, calibrate and lm-eval take it"
+        )
+    return base
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the base of that name, without its weights where it is a transformer; None if
+    it has none. Raises as `load_any_base` does."""
+    kind, where = outside(name) or (None, name)
+    if kind is not None and not issubclass(kind, TransformerBase):
+        return load_any_base(name).tokenizer
+    files = ModelFiles.find(where, revision, weights=False)
+    family = kind or find_family(str(files.config.get("model_type")), files.name)
+    return family.load_tokenizer(files.folder)
+
+
+def _load(
+    files: ModelFiles,
+    family: type[TransformerBase] | None,
+    device: str,
+    dtype: str,
+    loading: Loading | None,
+) -> TransformerBase:
+    """A transformer; None takes the family that its config names."""
     wanted, loading = torch_dtype(dtype), loading or Loading()
-    files = ModelFiles.find(str(name), revision)
-    family, config = read_config(files)
+    family = family or find_family(str(files.config.get("model_type")), files.name)
+    config = family.read_config(files.config)
     files.check(family.shapes(config))
     tokenizer = family.load_tokenizer(files.folder)
     if tokenizer is None:
-        log.warning("%s has no tokenizer files: prompts must be ids, answers stay ids", name)
+        log.warning("%s has no tokenizer files: prompts must be ids, answers stay ids", files.name)
     network = _network(files, family, config, loading.arguments(device, wanted))
     base = family(network, tokenizer, name=files.name, revision=files.revision)
     base.bits = loading.bits

@@ -11,7 +11,7 @@ from rich.console import Console
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.models.load import Loading, load_base
+from dlmjoint.models.load import Loading, load_any_base
 from dlmjoint.random import Noise
 from dlmjoint.sampling import prompt_ids
 from dlmjoint.show.page import write_page
@@ -57,7 +57,7 @@ def sample(
     if html is not None:
         check_writable(html)
     chosen = policy or Policy()
-    loaded = load_base(base, device, dtype, revision, loading)
+    loaded = load_any_base(base, device, dtype, revision, loading)
     canvas = loaded.canvas([encode(loaded, prompt, chat)], max_new_tokens)
     states = follow(loaded, canvas, chosen.prepare(loaded), Noise(seed, (0,)))
     moving = sys.stdout.isatty() if live is None else live

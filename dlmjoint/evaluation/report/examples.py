@@ -15,8 +15,7 @@ from dlmjoint.errors import DataError
 from dlmjoint.evaluation import generations
 from dlmjoint.evaluation.records import Generation
 from dlmjoint.evaluation.report.runs import Run
-from dlmjoint.models.files import ModelFiles
-from dlmjoint.models.load import read_config
+from dlmjoint.models.load import load_tokenizer
 from dlmjoint.show.page import steps_of
 from dlmjoint.show.pieces import Speller
 from dlmjoint.show.record import Written
@@ -185,9 +184,7 @@ def _tokenizer(run: Run) -> PreTrainedTokenizerBase:
     """The run's base's, without its weights."""
     name = run.base["name"]
     revision = None if Path(name).is_dir() else run.base["revision"]
-    files = ModelFiles.find(name, revision, weights=False)
-    family, _ = read_config(files)
-    tokenizer = family.load_tokenizer(files.folder)
+    tokenizer = load_tokenizer(name, revision)
     if tokenizer is None:
         raise DataError(f"{name} has no tokenizer: there are no texts to report")
     return tokenizer

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import lightning as L
 import torch
@@ -12,9 +11,19 @@ from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from dlmjoint.code import corpus as functions
+from dlmjoint.code.card import write_card
 from dlmjoint.pretrain.objective import MaskedDiffusion
 from dlmjoint.pretrain.tokenizer import save_tokenizer
-from dlmjoint.pretrain.train import History, Schedule, Size, new_base, started_base, train
+from dlmjoint.pretrain.train import (
+    History,
+    Precision,
+    Schedule,
+    Size,
+    Stored,
+    new_base,
+    started_base,
+    train,
+)
 
 CANVAS = 48
 """Columns: a beginning-of-text, a function, and at least one end-of-text."""
@@ -71,13 +80,14 @@ def pretrain_base(
     from_left: float = 0.2,
     holed: float = 0.1,
     start: Path | None = None,
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    precision: Precision = "32-true",
+    stored: Stored = "float32",
     seed: int = 0,
 ) -> None:
     """Train the code base, and its tokenizer if it is new, into `folder`.
 
     Args:
-        folder: where config, weights, tokenizer and history are written, every 500 steps.
+        folder: where config, weights, tokenizer and history are written, every 100 steps.
         corpus: folder that `train.code_corpus` has filled.
         steps: updates.
         cooldown: updates at the end over which the rate falls to zero; 0 keeps it, to go on later.
@@ -94,6 +104,7 @@ def pretrain_base(
         start: folder of a code base to go on from, sizes and tokenizer included; the functions it
             has seen are not shown again before all others were.
         precision: 32-true, or bf16-mixed on CPUs that have AVX512-BF16.
+        stored: element type of the weights in the folder; training itself is in float32.
         seed: of initialisation, order and noise.
     """
     arguments = dict(locals())
@@ -107,6 +118,8 @@ def pretrain_base(
     else:
         base = started_base(folder, start)
     assert base.tokenizer is not None
+    # What the weights are made of travels with them.
+    (folder / functions.MANIFEST).write_bytes((corpus / functions.MANIFEST).read_bytes())
     rows = canvases(texts, base.tokenizer)
     train(
         MaskedDiffusion(base, prompted=0.0, from_left=from_left, holed=holed),
@@ -117,4 +130,6 @@ def pretrain_base(
         history=history,
         first=history.examples,
         precision=precision,
+        stored=stored,
     )
+    write_card(folder, CANVAS)

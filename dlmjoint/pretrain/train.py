@@ -5,6 +5,7 @@ beside the weights, so that another run goes on from there. Optimizers are not k
 some tens of steps long, which the warm-up of a hundred covers.
 """
 
+import copy
 import json
 import logging
 import time
@@ -30,9 +31,13 @@ log = logging.getLogger(__name__)
 
 WARM_UP = 100
 """Steps."""
-REPORT = 500
+REPORT = 100
 """Steps between two saves."""
 HISTORY = "training.json"
+Precision = Literal["32-true", "bf16-mixed"]
+"""Of the products: bf16-mixed multiplies in bfloat16 and keeps the weights in float32."""
+Stored = Literal["float32", "bfloat16"]
+"""Element type of the weights in a folder."""
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 Examples = IterableDataset[tuple[Int[Tensor, " L"], int]]
@@ -116,12 +121,19 @@ class Pretraining(L.LightningModule):
     """Muon for the blocks' matrices, AdamW for everything else."""
 
     def __init__(
-        self, objective: Objective, folder: Path, schedule: Schedule, history: History, first: int
+        self,
+        objective: Objective,
+        folder: Path,
+        schedule: Schedule,
+        history: History,
+        first: int,
+        stored: Stored,
     ) -> None:
         super().__init__()
         assert isinstance(objective.network, PreTrainedModel)
         self.objective, self.network = objective, objective.network.requires_grad_(True)
         self.folder, self.schedule, self.history, self.first = folder, schedule, history, first
+        self.stored = getattr(torch, stored)
         self.automatic_optimization = False
         self.recent: list[float] = []
         self.curve: list[dict[str, float]] = []
@@ -163,7 +175,8 @@ class Pretraining(L.LightningModule):
             "cooldown": self.schedule.cooldown,
             "curve": self.curve,
         }
-        self.network.save_pretrained(self.folder)
+        # A copy: the run goes on in float32.
+        copy.deepcopy(self.network).to(self.stored).save_pretrained(self.folder)
         write_json(self.folder / HISTORY, [*self.history.runs, run])
 
     def configure_optimizers(self):
@@ -227,14 +240,16 @@ def train(
     arguments: dict[str, object],
     history: History = History(),
     first: int = 0,
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    precision: Precision = "32-true",
+    stored: Stored = "float32",
 ) -> None:
     """Train an objective's network on a stream and write it, its history and its provenance.
 
-    `first` is the number of the stream's first example. bf16-mixed multiplies in bfloat16 and keeps
-    the weights in float32: twice as fast on CPUs with AVX512-BF16, far slower on those without.
+    `first` is the number of the stream's first example. bf16-mixed is twice as fast on CPUs with
+    AVX512-BF16, and far slower on those without.
     """
-    module = Pretraining(objective, folder, schedule, history, first)
+    write_provenance(folder, arguments)  # first: a run may be stopped at any of its saves
+    module = Pretraining(objective, folder, schedule, history, first, stored)
     # torch's fused attention on CPUs takes a third of a step in its backward, this one a twentieth.
     module.network.set_attn_implementation("eager")
     trainer = L.Trainer(
@@ -248,5 +263,4 @@ def train(
     )
     trainer.fit(module, DataLoader(examples, batch_size=schedule.batch_size))
     module.network.eval()
-    write_provenance(folder, arguments)
     log.info("wrote %s", folder)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import dlmjoint
+from dlmjoint.code.corpus import MANIFEST
 from dlmjoint.code.pretrain import CANVAS, Functions, canvases, pretrain_base
 from dlmjoint.models.dream import Dream
 from dlmjoint.pretrain.train import HISTORY, History
@@ -29,6 +30,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of one kind of function."""
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "train.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    row = {"distribution": "adder", "version": "1.0", "licence": "MIT", "split": "train"}
+    manifest = {
+        "functions": {"train": len(TEXTS), "validation": 0, "test": 0},
+        "distributions": [row | {"functions": len(TEXTS), "unparsable_files": 0}],
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     return folder
 
 
@@ -80,3 +87,22 @@ def test_a_run_goes_on_from_a_folder_and_remembers_what_was_seen(
     assert [run["cooldown"] for run in runs] == [0, 2]
     assert History.of(tmp_path).examples == 32
     dlmjoint.load_base(tmp_path)
+
+
+def test_the_card_names_what_the_weights_were_made_of(trained: Path) -> None:
+    card = (trained / "README.md").read_text()
+    assert "| adder | 1.0 | MIT | train | 64 |" in card
+    assert "24 canvases of 48 tokens, drawn from\n64 functions" in card
+    assert json.loads((trained / "provenance.json").read_text())["settings"]["steps"] == 3
+
+
+def test_weights_stored_in_bfloat16_are_the_same_run_rounded(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    pretrain_base(tmp_path, corpus, steps=3, stored="bfloat16", **SMALL)
+    rounded, whole = dlmjoint.load_base(tmp_path), dlmjoint.load_base(trained)
+    for ours, theirs in zip(rounded.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs.bfloat16().float())
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.7 * (
+        trained / "model.safetensors"
+    ).stat().st_size

@@ -249,7 +249,7 @@ def test_a_run_is_scored_again_without_base_judge_or_sampler(scored, monkeypatch
         raise AssertionError("nothing here loads a model")
 
     monkeypatch.setattr(judge, "_load", refused)
-    monkeypatch.setattr("dlmjoint.evaluation.score.load_base", refused)
+    monkeypatch.setattr("dlmjoint.evaluation.score.load_any_base", refused)
     monkeypatch.setattr("dlmjoint.evaluation.score.load_models", refused)
     judge.language_judge.cache_clear()
     judge.feature_judge.cache_clear()

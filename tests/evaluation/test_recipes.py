@@ -166,7 +166,7 @@ def test_a_first_look_at_fewer_examples_has_wider_bands(tmp_path: Path) -> None:
 def test_a_dry_run_shows_the_bands_and_loads_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("dlmjoint.evaluation.commands.load_base")
+    monkeypatch.delattr("dlmjoint.evaluation.commands.load_any_base")
     cli.main(["eval", f"--recipe={_recipe(tmp_path)}", "--dry-run", "true"])
     said = capsys.readouterr().out
     assert "1.990–2.010" in said

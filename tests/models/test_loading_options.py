@@ -206,7 +206,9 @@ def test_bits_are_part_of_what_a_run_depends_on(
     with pytest.raises(ConfigError, match=r"base\.bits: None there, 8 now"):
         settings.merge(made[0], made[1], tmp_path)
     asked: list[Loading | None] = []
-    monkeypatch.setattr(score, "load_base", lambda *arguments: asked.append(arguments[4]) or base)
+    monkeypatch.setattr(
+        score, "load_any_base", lambda *arguments: asked.append(arguments[4]) or base
+    )
     assert score._Scorer(tmp_path, made[1], [], None, None, "cpu").base() is base
     assert asked == [Loading(bits=8)]
 

@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from dlmjoint.completion import completion
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.distill.checkpoints import LAST, check_named, to_go_on_from
+from dlmjoint.distill.checkpoints import LAST, Use, check_named, to_go_on_from
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.interrupt import SaveAndExit, keepers, kept_in
@@ -156,7 +156,15 @@ class TrainCLI(LightningCLI):
             ]
         path = settings.get("ckpt_path")
         if path not in (None, LAST):
-            check_named(str(path))
+            check_named(str(path), self._use(settings))
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would load the checkpoint here, for hyperparameters that ours do not hold."""
+
+    def _use(self, settings: Any) -> Use:
+        """What this command wants a checkpoint for."""
+        trusted = settings.get("weights_only") is False
+        return Use(fitting=self.config["subcommand"] == "fit", trusted=trusted)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that logs to files under its root directory, keeps checkpoints there, and saves
@@ -175,8 +183,7 @@ class TrainCLI(LightningCLI):
         """Find the checkpoint that `last` means: every one counts, and none is left out silently."""
         chosen = self.config_init[str(self.subcommand)]
         if chosen.get("ckpt_path") == LAST:
-            fitting = self.subcommand == "fit"
-            chosen["ckpt_path"] = to_go_on_from(kept_in(self.trainer), fitting)
+            chosen["ckpt_path"] = to_go_on_from(kept_in(self.trainer), self._use(chosen))
 
     before_validate = before_test = before_predict = before_fit
 

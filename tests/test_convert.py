@@ -1,6 +1,5 @@
 """`dlmjoint convert`: golden passes from every form of checkpoint, refusals, and no foreign code."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.pickles import Inert
 from tests.conftest import GOLDEN
+from tests.hostile import Hostile
 
 BASE = str(GOLDEN / "dream")
 WEIGHTS = load_file(GOLDEN / "adjust" / "reference_sampler.safetensors")
@@ -249,18 +249,8 @@ def test_a_sampler_that_was_trained_here_is_not_written_over(tmp_path: Path) -> 
         convert(_bare(tmp_path), BASE, output)
 
 
-class Malicious:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
 def test_nothing_a_pickle_names_is_run(tmp_path: Path) -> None:
-    harm = Malicious(tmp_path / "harm")
+    harm = Hostile(tmp_path / "harm")
     state = _with_base() | {"extra": harm}
     path = _lightning(tmp_path / "x.ckpt", state, harm=harm, callbacks=harm)  # pyright: ignore[reportArgumentType]
     assert set(read_checkpoint(path)) == set(_with_base())

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers.utils import logging as hf_logging
 from dlmjoint.errors import DataError, LoadError
 from dlmjoint.evaluation.packaged_judge import source
 from dlmjoint.models.causal import any_tokenizer
+from dlmjoint.models.files import refused_pickle
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,8 @@ def _named(name: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
         raise LoadError(f"the judge {name} does not load: {error}") from error
+    except UnpicklingError as error:
+        raise refused_pickle(f"the judge {name}") from error
 
 
 @contextmanager

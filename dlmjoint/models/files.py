@@ -19,6 +19,8 @@ from dlmjoint.errors import ConfigError, LoadError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+"""Weights that are not read."""
 SETTINGS = ("*.json", "*.txt", "*.jinja", "*.model")
 """Everything of a hub repository that is neither weights nor code."""
 FLOATING = ("F64", "F32", "F16", "BF16")
@@ -113,6 +115,7 @@ class ModelFiles:
 
     def _header(self, path: Path) -> dict[str, Stored]:
         if not path.exists():
+            refuse_pickles(self.folder)
             raise LoadError(
                 f"{self.name}: the weights {path.name} are missing (safetensors files are read, "
                 "no pickles); fetch the folder again"
@@ -179,6 +182,22 @@ class ModelFiles:
                 slices[name][: length if rows is None else min(rows, length)]
                 for name, length in zip(weights, lengths, strict=True)
             ]
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise LoadError if all the weights there are in a folder are pickles."""
+    pickled = sorted(path for kind in PICKLES for path in folder.glob(kind))
+    if pickled and not ModelFiles(str(folder), folder, None).has_weights:
+        raise refused_pickle(pickled[0])
+
+
+def refused_pickle(what: object) -> LoadError:
+    """What is said of weights that are a pickle with code in it, or one of a kind that is not read."""
+    return LoadError(
+        f"{what}: weights in a pickle may hold code, and nothing of it was run. Save the model again "
+        "where it is trusted (save_pretrained writes model.safetensors, which is read); dlmjoint "
+        "convert reads the weights of an ADJUST checkpoint"
+    )
 
 
 def differences(

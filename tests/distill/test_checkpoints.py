@@ -153,5 +153,5 @@ def test_a_cut_off_checkpoint_is_passed_over_with_a_warning(
     assert newest([tmp_path]) == whole
     assert "last.ckpt" in caplog.text
     whole.unlink()
-    with pytest.raises(LoadError, match="none of the checkpoints in"):
+    with pytest.raises(LoadError, match="no checkpoint is whole"):
         newest([tmp_path])

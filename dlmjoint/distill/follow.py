@@ -42,14 +42,24 @@ class Before:
     """The schedule's state; empty without one."""
     told: Mapping[str, str]
     """Settings that nothing restores, to say which are new."""
+    measured: Mapping[str, float]
+    """The last numbers of training and validation."""
+    validated: int
+    """Batches seen when it was validated last."""
 
     @classmethod
     def take(cls, checkpoint: dict[str, Any]) -> "Before":
         """Read it, and leave no schedule to be restored: the config may name one of another kind."""
         (schedule,) = checkpoint["lr_schedulers"] or [{}]
         checkpoint["lr_schedulers"] = []
-        settings = checkpoint["settings"]
-        return cls(settings["groups"], schedule, settings["told"])
+        settings, measured = checkpoint["settings"], checkpoint["measured"]
+        return cls(
+            settings["groups"],
+            schedule,
+            settings["told"],
+            measured["numbers"],
+            measured["validated"],
+        )
 
 
 def follow(trainer: L.Trainer, make: Maker, before: Before, told: Mapping[str, str]) -> list[str]:

@@ -23,7 +23,13 @@ from dlmjoint.distill.follow import Before, check_rates, follow, groups_of
 from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
-from dlmjoint.distill.resume import back_to_the_step, check_same
+from dlmjoint.distill.resume import (
+    back_to_the_step,
+    check_same,
+    seen_batches,
+    validate_now,
+    validation_due,
+)
 from dlmjoint.distill.sharding import shard_base, shard_layer, spare_rotary, whole_weights
 from dlmjoint.distill.start import LastBlock, Start
 from dlmjoint.distill.unroll import UnrollBatch, unroll
@@ -112,6 +118,7 @@ class Distillation(L.LightningModule):
         self.optimizer, self.scheduler, self.export = optimizer, scheduler, export
         self.overwrite, self._exported = overwrite, False
         self._before: Before | None = None
+        self._validated = 0
         names = [f"{name}@{j}" for name in ("kl", "marginal_kl", "top1") for j in self._depths]
         self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
 
@@ -270,6 +277,8 @@ class Distillation(L.LightningModule):
             shown = name in (f"kl@{self.depth}", f"marginal_kl@{self.depth}")
             self.log(f"val/{name}", metric.compute(), prog_bar=shown, sync_dist=False)
             metric.reset()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self._validated = seen_batches(self.trainer)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the layer's parameters, the scheduler stepped every optimizer step."""
@@ -300,6 +309,12 @@ class Distillation(L.LightningModule):
                 self.global_step,
                 "; ".join(new),
             )
+        self._validate_if_due()
+
+    def _validate_if_due(self) -> None:
+        """Validate where the checkpoint resumed from was written just before a validation."""
+        if self._before is not None and validation_due(self.trainer, self._before.validated):
+            validate_now(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say whose checkpoint it is, and make it one of an optimizer step."""
@@ -307,6 +322,7 @@ class Distillation(L.LightningModule):
         checkpoint["recipe"] = self._recipe()
         groups = groups_of(self._make_optimizer()[0])
         checkpoint["settings"] = {"groups": groups, "told": self._told()}
+        checkpoint["measured"] = {"numbers": self._measured(), "validated": self._validated}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise MismatchError unless it is this base's and, to go on training, this recipe's."""
@@ -315,6 +331,7 @@ class Distillation(L.LightningModule):
         check_same("base or recipe", saved, here if fitting else {"base": here["base"]})
         if fitting:
             self._before = Before.take(checkpoint)
+            self._validated = self._before.validated
 
     def _recipe(self) -> dict[str, str]:
         """What a run may not change from one checkpoint to the next."""
@@ -345,13 +362,12 @@ class Distillation(L.LightningModule):
         if self.trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             log.info("a trial (fast_dev_run): nothing is exported")
             return
-        measured = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         export(
             self._folder,
             self.sampler,
             weights,
             self.global_step,
-            measured,
+            self._measured(),
             self._settings(),
             overwrite=self.overwrite,
         )
@@ -366,7 +382,14 @@ class Distillation(L.LightningModule):
                 "nothing was trained, so there is nothing to export: trainer.max_steps, max_epochs "
                 "or limit_train_batches allows no step"
             )
+        self._validate_if_due()
         self.on_train_end()
+
+    def _measured(self) -> dict[str, float]:
+        """The last numbers of training and validation, those from before a resumption included."""
+        before = {} if self._before is None else self._before.measured
+        here = self.trainer.callback_metrics.items()
+        return {**before, **{key: float(value) for key, value in here}}
 
     @property
     def _folder(self) -> Path:

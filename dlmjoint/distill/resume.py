@@ -14,16 +14,33 @@ from dlmjoint.errors import MismatchError
 
 def trained_batches(trainer: L.Trainer) -> int:
     """Batches whose gradients the optimizer has stepped with."""
-    return _processed(trainer) - unstepped(trainer)
+    return seen_batches(trainer) - unstepped(trainer)
 
 
 def unstepped(trainer: L.Trainer) -> int:
     """Batches since the last optimizer step, where gradients are accumulated over several."""
-    return _processed(trainer) % trainer.accumulate_grad_batches
+    return seen_batches(trainer) % trainer.accumulate_grad_batches
 
 
-def _processed(trainer: L.Trainer) -> int:
+def seen_batches(trainer: L.Trainer) -> int:
+    """Batches whose gradients were taken."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def validation_due(trainer: L.Trainer, validated: int) -> bool:
+    """Whether the checkpoint a run goes on from was written just before a validation, which Lightning
+    takes for done: that of as many batches as there are now, when the last one was `validated`."""
+    every, seen = trainer.val_check_batch, seen_batches(trainer)
+    if not trainer.limit_val_batches or not isinstance(every, int):
+        return False
+    return seen > validated and seen % every == 0
+
+
+def validate_now(trainer: L.Trainer) -> None:
+    """Validate as the training loop does between two batches."""
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
 
 
 def back_to_the_step(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:

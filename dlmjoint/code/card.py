@@ -16,14 +16,13 @@ language: code
 # A Dream of short Python functions
 
 A masked diffusion language model of the Dream class, trained from nothing by `python -m train.code_base` of
-[dlmjoint](https://pypi.org/project/dlmjoint): {examples:,} canvases of {canvas} tokens, drawn from
-{functions:,} functions. It writes one short Python function and knows nothing else; it is made to measure decoders
-with, not to program with.
+dlmjoint: {examples:,} canvases of {canvas} tokens, from those of {functions:,} functions that fit one. It writes
+one short Python function and knows nothing else; it is made to measure decoders with, not to program with.
 
 ```python
 import dlmjoint
 
-base = dlmjoint.load_base("{folder}")
+base = dlmjoint.load_base("checkpoints/code-dream")
 print(dlmjoint.generate(base, 4, max_new_tokens={response}).texts)
 ```
 
@@ -46,7 +45,6 @@ def write_card(folder: Path, canvas: int) -> None:
     """Write `README.md` of a trained folder, from its manifest and its history."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     text = CARD.format(
-        folder=folder,
         canvas=canvas,
         response=canvas - 1,
         examples=History.of(folder).examples,

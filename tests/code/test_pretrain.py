@@ -92,7 +92,7 @@ def test_a_run_goes_on_from_a_folder_and_remembers_what_was_seen(
 def test_the_card_names_what_the_weights_were_made_of(trained: Path) -> None:
     card = (trained / "README.md").read_text()
     assert "| adder | 1.0 | MIT | train | 64 |" in card
-    assert "24 canvases of 48 tokens, drawn from\n64 functions" in card
+    assert "24 canvases of 48 tokens, from those of 64 functions" in card
     assert json.loads((trained / "provenance.json").read_text())["settings"]["steps"] == 3
 
 

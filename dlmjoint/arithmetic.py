@@ -304,10 +304,8 @@ def pass_bytes(size: Size, columns: int, element: int) -> int:
 
 
 def drawing_bytes(size: Size, rows: int, response: int) -> int:
-    """Logits while decoding: at most `CHUNK` are ranked at a time; the distributions that tokens are
-    drawn from are held beside them."""
-    ranked = batching.drawing_bytes(size.vocabulary, rows * response)
-    return ranked + rows * batching.row_bytes(size.vocabulary)
+    """Logits while decoding: at most `CHUNK` are ranked and drawn from at a time."""
+    return batching.drawing_bytes(size.vocabulary, rows * response)
 
 
 def memory_bytes(size: Size, columns: int, element: int) -> int:
@@ -336,7 +334,7 @@ def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str
     forward = (forward_bytes(size, columns, setting.element), "one block of a forward")
     logits = (
         drawing_bytes(size, setting.batch_size, setting.max_new_tokens),
-        "ranking and drawing, float64; less without top-p",
+        "ranking and drawing; less where nothing is drawn",
     )
     either = max(forward[0], pass_bytes(size, columns, setting.element))
     return {

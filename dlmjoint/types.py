@@ -1,12 +1,16 @@
 """The values that flow through the library.
 
 Axes, everywhere: B rows (R of them still being decoded), L canvas columns, N response columns, P
-prompt columns, D hidden size, V vocabulary, C cells (pairs of row and column), M cells to write (N
+prompt columns, D hidden size, V vocabulary, C cells (pairs of row and column), M cells of a row (N
 without anchors), W consecutive states of a trajectory or the columns of one forward.
+
+Inside the loop cells come as rectangles, M per row, with a flag for those that count: their shapes
+are known to the host without a look at the device.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -50,14 +54,14 @@ class Canvas:
             tokens[row, padding:width] = torch.tensor(prompt)
         return cls(tokens, attends, slice(width, width + max_new_tokens), mask_id)
 
-    @property
+    @cached_property
     def masked(self) -> Bool[Tensor, "B L"]:
         """The cells still to be written: masks inside the response. A prompt may quote the mask."""
-        inside = torch.zeros_like(self.attends)
-        inside[:, self.response] = True
-        return (self.tokens == self.mask_id) & inside
+        inside = self.tokens[:, self.response] == self.mask_id
+        around = (self.response.start, self.tokens.shape[1] - self.response.stop)
+        return torch.nn.functional.pad(inside, around)
 
-    @property
+    @cached_property
     def positions(self) -> Int[Tensor, "B L"]:
         """Position of every column, counted from the row's first real token."""
         return (self.attends.long().cumsum(-1) - 1).clamp(min=0)
@@ -90,14 +94,20 @@ class Canvas:
 
     def write(self, commit: "Commit") -> "Canvas":
         """The canvas with the commit's tokens in place."""
-        tokens = self.tokens.clone()
-        tokens[commit.rows, commit.columns] = commit.tokens
-        return replace(self, tokens=tokens)
+        kept = self.tokens.gather(1, commit.columns)
+        tokens = torch.where(commit.written, commit.tokens, kept)
+        written = replace(self, tokens=self.tokens.scatter(1, commit.columns, tokens))
+        written.__dict__["positions"] = self.positions  # nothing moves
+        return written
 
-    def select(self, rows: Bool[Tensor, " B"]) -> "Canvas":
+    def select(self, rows: Bool[Tensor, " B"] | Int[Tensor, " R"]) -> "Canvas":
         """Some of the rows, in a canvas of their own."""
         anchors = None if self.anchors is None else self.anchors[rows]
         return replace(self, tokens=self.tokens[rows], attends=self.attends[rows], anchors=anchors)
+
+    def put(self, rows: Int[Tensor, " R"], canvas: "Canvas") -> "Canvas":
+        """The canvas with some rows as they are in a canvas of their own."""
+        return replace(self, tokens=self.tokens.index_copy(0, rows, canvas.tokens))
 
     def to(self, device: torch.device | str) -> "Canvas":
         """The same canvas on another device."""
@@ -109,24 +119,55 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Commit:
-    """Tokens written for good, one entry per cell."""
+    """Tokens written for good: up to M per row, in the order they are written in."""
 
-    rows: Int[Tensor, " C"]
-    columns: Int[Tensor, " C"]
-    tokens: Int[Tensor, " C"]
-    log_probs: Float[Tensor, " C"]
+    columns: Int[Tensor, "B M"]
+    """Canvas columns, all different within a row."""
+    tokens: Int[Tensor, "B M"]
+    log_probs: Float[Tensor, "B M"]
     """Nats, under the distribution each token was drawn from."""
+    written: Bool[Tensor, "B M"]
+    """Whether the entry counts; the others mean nothing."""
     writer: Literal["base", "sampler", "fill"] = "base"
     """Whose distribution that was: the base's own, a joint sampler's, or an early finish's."""
 
-    def renumber(self, rows: Int[Tensor, " B"]) -> "Commit":
-        """The same on a larger canvas, in which row r of this one is `rows[r]`."""
-        return replace(self, rows=rows[self.rows])
+    @classmethod
+    def of_rows(
+        cls,
+        columns: Int[Tensor, " B"],
+        tokens: Int[Tensor, " B"],
+        log_probs: Float[Tensor, " B"] | None = None,
+    ) -> "Commit":
+        """One token in every row; without log-probabilities they are 0, as of what is given."""
+        if log_probs is None:
+            log_probs = torch.zeros_like(columns, dtype=torch.float32)
+        written = torch.ones_like(columns, dtype=torch.bool)
+        return cls(columns[:, None], tokens[:, None], log_probs[:, None], written[:, None])
 
-    def keep(self, wanted: Bool[Tensor, " C"]) -> "Commit":
+    def among(self, rows: Int[Tensor, " B"], count: int) -> "Commit":
+        """The same in a batch of `count` rows, in which row r of this one is `rows[r]`; the others
+        have nothing written."""
+
+        def spread(part: Tensor) -> Tensor:
+            return part.new_zeros(count, part.shape[1]).index_copy(0, rows, part)
+
+        return Commit(
+            spread(self.columns),
+            spread(self.tokens),
+            spread(self.log_probs),
+            spread(self.written),
+            self.writer,
+        )
+
+    def keep(self, wanted: Bool[Tensor, "B M"]) -> "Commit":
         """Some of the entries."""
-        parts = (self.rows, self.columns, self.tokens, self.log_probs)
-        return Commit(*(part[wanted] for part in parts), writer=self.writer)
+        return replace(self, written=self.written & wanted)
+
+    def entries(self) -> list[list[tuple[int, int, float]]]:
+        """Per row, column, token and log-probability of what was written, on the host."""
+        parts = (self.columns, self.tokens, self.log_probs, self.written)
+        lists = zip(*(part.tolist() for part in parts), strict=True)
+        return [[entry[:3] for entry in zip(*row, strict=True) if entry[3]] for row in lists]
 
 
 @dataclass(frozen=True)
@@ -154,6 +195,12 @@ class Step:
     """Forwards of a guiding model spent on each row."""
     columns: Int[Tensor, " B"]
     """Canvas columns renewed for each row, padding not counted; 0 once it was finished."""
+
+    @property
+    def written(self) -> Int[Tensor, " B"]:
+        """Tokens committed to each row."""
+        counts = [commit.written.sum(-1) for commit in self.commits]
+        return torch.stack(counts).sum(0) if counts else torch.zeros_like(self.forwards)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def decoding(
 
     def ours() -> int:
         steps = islice(decode(base, canvas, policy, noise), setting.forwards)
-        return sum(len(commit.rows) for step in steps for commit in step.commits)
+        return int(sum(step.written.sum() for step in steps))
 
     def papers() -> int:
         used = sampler if commits > 1 else None

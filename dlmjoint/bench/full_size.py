@@ -144,11 +144,7 @@ def _decoding(
 
         def some() -> int:
             steps = decode(base, canvas, prepared, Noise(0, tuple(range(batch_size))))
-            return sum(
-                len(commit.rows)
-                for step in islice(steps, setting.forwards)
-                for commit in step.commits
-            )
+            return int(sum(step.written.sum() for step in islice(steps, setting.forwards)))
 
         return some
 

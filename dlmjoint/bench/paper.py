@@ -52,7 +52,8 @@ def _commit(canvas: Canvas, log_probs: Float[Tensor, "B L V"], greedy: bool) -> 
     tokens = canvas.tokens.index_put((rows, columns), drawn)
     best, row = entropy.argmin(-1), torch.arange(len(canvas.tokens), device=rows.device)
     written = tokens[row, best]
-    return Commit(row, best, written, log_probs[row, best].gather(-1, written[:, None])[:, 0])
+    chosen = log_probs[row, best].gather(-1, written[:, None])[:, 0]
+    return Commit.of_rows(best, written, chosen)
 
 
 def _log_probs(base: Base, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L V"]:

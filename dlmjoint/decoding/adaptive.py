@@ -6,6 +6,7 @@ sampler's renewed distribution and with marginals the base's own.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,12 +18,18 @@ from dlmjoint.errors import ConfigError
 class Adaptive(Schedule):
     """Any number of tokens up to a cap."""
 
+    adaptive: ClassVar[bool] = True
+
     cap: int | None = field(default=None, kw_only=True)
     """Most tokens per forward; None: no limit."""
 
     def __post_init__(self) -> None:
         if self.cap is not None and self.cap < 1:
             raise ConfigError(f"cap is {self.cap}, expected at least 1")
+
+    def most(self, length: int) -> int:
+        """The cap."""
+        return length if self.cap is None else min(self.cap, length)
 
     def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
         """What is left, up to the cap."""

@@ -20,12 +20,13 @@ from dlmjoint.decoding.forward import Forward
 from dlmjoint.decoding.guide import Gate, Guide
 from dlmjoint.decoding.order import LeftToRight, Order
 from dlmjoint.decoding.refine import Refine
+from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.canvas_cache import CanvasMemory, Window
 from dlmjoint.models.causal import Autoregressive
-from dlmjoint.types import Canvas, Prediction
+from dlmjoint.types import Canvas, Commit, Prediction
 
 
 @dataclass(frozen=True)
@@ -149,66 +150,69 @@ class ARGate(Gate):
         self.settled: Int[Tensor, " B"] | None = None
         """Per row, the first column whose keys may be those of another token."""
 
-    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor, Tensor]:
+    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor | None, Tensor]:
         """See `Gate.check`: one guide forward for all drafts of a row."""
         none = torch.zeros_like(turn.passes)
         drafts = turn.drafts
-        if not drafts:
-            return none, none
-        rows = torch.cat([commit.rows for commit in drafts])
-        columns = torch.cat([commit.columns for commit in drafts])
-        tokens = torch.cat([commit.tokens for commit in drafts])
-        depths = torch.cat([torch.full_like(c.rows, d) for d, c in enumerate(drafts)])
-        passed = self._passes(before, turn, rows, columns, tokens)
+        if drafts is None:
+            return None, none
+        unread = self._unread(turn.canvas, drafts)
+        window = Window.of_bits(Window.bits(self.model.fed(unread)).tolist())
+        if not any(window.columns):  # early rules have finished every row
+            return None, none
+        self.memory.expect(window)
+        passed = self._passes(turn, drafts, unread) | ~drafts.written
         # A row keeps what lies before its first refused draft, and its first draft in any case.
-        stop = torch.full_like(turn.passes, len(drafts))
-        stop.scatter_reduce_(0, rows[~passed], depths[~passed], "amin")
-        stop = stop.clamp(min=1)
-        kept = depths < stop[rows]
-        assert self.settled is not None
-        self.settled = self.settled.scatter_reduce(0, rows[kept], columns[kept], "amax")
-        return stop, none.index_fill(0, rows.unique(), 1)
+        number = drafts.written.cumsum(-1)
+        stop = (passed.long().cumprod(-1) * drafts.written).sum(-1).clamp(min=1)
+        kept = drafts.written & (number <= stop[:, None])
+        last = torch.where(kept, drafts.columns, 0).amax(-1)
+        self.settled = last if self.settled is None else self.settled.maximum(last)
+        return stop, drafts.written.any(-1).long()
 
-    def keep(self, rows: Bool[Tensor, " B"]) -> None:
+    def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
         """See `Gate.keep`."""
-        self.memory.keep(rows)
+        self.memory.keep(rows, count)
         self.settled = None if self.settled is None else self.settled[rows]
 
-    def _passes(
-        self, before: Canvas, turn: Turn, rows: Tensor, columns: Tensor, tokens: Tensor
-    ) -> Tensor:
-        """Which drafts the rule lets pass, each looked at as if all before it had."""
-        canvas = turn.canvas
+    def _unread(self, canvas: Canvas, drafts: Commit) -> Bool[Tensor, "B L"]:
+        """The columns of drafts, and of what was settled since the guide read the canvas."""
         if self.settled is None:
-            self.settled = torch.zeros_like(turn.passes)
-            renew = torch.ones_like(canvas.attends)
-        else:
-            last = torch.zeros_like(turn.passes).scatter_reduce(0, rows, columns, "amax")
-            places = torch.arange(canvas.tokens.shape[1], device=rows.device)
-            renew = (places > self.settled[:, None]) & (places <= last[:, None])
-        hidden = self.model.predict(canvas, renew, self.memory).hidden[rows, columns]
-        drafts = Drafts(
+            return torch.ones_like(canvas.attends)
+        last = torch.where(drafts.written, drafts.columns, 0).amax(-1)
+        places = torch.arange(canvas.tokens.shape[1], device=last.device)
+        return (places > self.settled[:, None]) & (places <= last[:, None])
+
+    def _passes(
+        self, turn: Turn, drafts: Commit, unread: Bool[Tensor, "B L"]
+    ) -> Bool[Tensor, "B M"]:
+        """Which drafts the rule lets pass, each looked at as if all before it had."""
+        own = torch.arange(len(unread), device=unread.device)
+        rows = own[:, None].expand_as(drafts.columns).flatten()
+        columns = drafts.columns.flatten()
+        hidden = self.model.predict(turn.canvas, unread, self.memory).hidden[rows, columns]
+        found = Drafts(
             rows=rows,
-            places=columns - canvas.response.start,
-            tokens=self._folded(tokens),
+            places=columns - turn.canvas.response.start,
+            tokens=self._folded(drafts.tokens.flatten()),
             guide=self._fold(self.model.unembed(hidden)),
             base=self._fold(turn.base.unembed(turn.prediction.hidden[rows, columns])),
             draw=turn.draw,
             noise=turn.noise,
         )
-        return self.accept(drafts)
+        return self.accept(found).view(drafts.columns.shape)
 
     def _fold(self, logits: Float[Tensor, "C V"]) -> Float[Tensor, "C V"]:
         """Log-probabilities in which every end of a text is the first of them."""
         log_probs = logits.double().log_softmax(-1)
-        ends = torch.tensor(self.model.ends, device=logits.device)
+        ends = sent(self.model.ends, logits.device)
         together = log_probs[:, ends].logsumexp(-1)
-        log_probs[:, ends] = -torch.inf
-        log_probs[:, ends[0]] = together
+        log_probs.index_fill_(-1, ends, -torch.inf)
+        log_probs[:, self.model.ends[0]].copy_(together)
         return log_probs
 
     def _folded(self, tokens: Int[Tensor, " C"]) -> Int[Tensor, " C"]:
-        ends = torch.tensor(self.model.ends, device=tokens.device)
+        ends = sent(self.model.ends, tokens.device)
         return torch.where(torch.isin(tokens, ends), ends[0], tokens)
 
 

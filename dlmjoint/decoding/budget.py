@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlmjoint.decoding.adaptive import Adaptive
-from dlmjoint.decoding.order import entropy
+from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.refine import Joint, Refine
+from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
 
 
@@ -50,12 +49,12 @@ class Budget(Adaptive):
             )
         return replace(self, rate=tuple(known))
 
-    def accept(
-        self, depth: int, log_probs: Float[Tensor, "C V"], spent: Float[Tensor, " C"]
-    ) -> tuple[Bool[Tensor, " C"], Float[Tensor, " C"]]:
-        """While the sum of prices, this token's included, is within the budget."""
-        if depth == 0:
-            return torch.ones_like(spent, dtype=torch.bool), torch.zeros_like(spent)
+    def price(self, depth: Tensor, cells: Cells) -> Tensor:
+        """The rate at its depth times its entropy; the first token is the base's own and free."""
         assert self.rate is not None, "Policy.prepare(base) takes the sampler's"
-        price = self.rate[min(depth, len(self.rate)) - 1] * entropy(log_probs)
-        return spent + price <= self.nats, price
+        rates = sent((0.0, *self.rate), depth.device)
+        return rates[depth.clamp(max=len(self.rate))] * cells.look.entropy
+
+    def allows(self, depth: Tensor, cells: Cells, spent: Tensor) -> Tensor:
+        """While the sum of prices, this token's included, is within the budget."""
+        return spent + self.price(depth, cells) <= self.nats

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dlmjoint.decoding.adaptive import Adaptive
+from dlmjoint.decoding.cells import Cells
 from dlmjoint.errors import ConfigError
 
 
@@ -21,9 +21,9 @@ class ConfidenceThreshold(Adaptive):
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold}, expected more than 0 and at most 1")
 
-    def accept(self, depth: int, log_probs: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-        """Confident enough; nothing is spent."""
-        return log_probs.exp().amax(-1) >= self.threshold, torch.zeros_like(spent)
+    def allows(self, depth: Tensor, cells: Cells, spent: Tensor) -> Tensor:
+        """Confident enough."""
+        return cells.look.log_best.exp() >= self.threshold
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ConfidenceFactor(Adaptive):
         if self.factor <= 0:
             raise ConfigError(f"factor is {self.factor}, expected more than 0")
 
-    def accept(self, depth: int, log_probs: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-        """Confident enough for its number; nothing is spent."""
-        doubt = 1 - log_probs.exp().amax(-1)
-        return (depth + 2) * doubt < self.factor, torch.zeros_like(spent)
+    def allows(self, depth: Tensor, cells: Cells, spent: Tensor) -> Tensor:
+        """Confident enough for its number."""
+        doubt = -cells.look.log_best.expm1()
+        return (depth + 2) * doubt < self.factor

@@ -1,14 +1,17 @@
-"""The decoding loop. Exact sampling, parallel sampling, the joint sampler, early commit, reused
-keys and guided drafts: all are settings of it."""
+"""The one decoding loop."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from dlmjoint.decoding.ahead import Ahead
+from dlmjoint.decoding.cells import columns_of
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.turn import Turn
+from dlmjoint.decoding.write import write_tokens
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Step
@@ -19,21 +22,31 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
     """Yield one Step per base forward until no mask is left.
 
     `policy` must have been prepared for this base (`Policy.prepare`). Rows are independent: each
-    is decoded as it would be alone, and a finished row is left as it is.
+    is decoded as it would be alone, and a finished row is left as it is. The host asks the device
+    once per forward; early rules, schedules that look at probabilities, and guides ask once more.
     """
     memory = policy.cache.memory()
     gate = policy.guide.begin(base, canvas)
+    speaker = policy.forward.speaker(base)
     live, rows = canvas, torch.arange(len(canvas.tokens), device=canvas.tokens.device)
-    forward = 0
-    while (unfinished := live.masked.any(-1)).any():
-        if not unfinished.all():  # finished rows leave the batch: they would only cost
-            live, rows, noise = live.select(unfinished), rows[unfinished], noise.select(unfinished)
-            gate.keep(unfinished)
+    noise = noise.over(canvas.response.stop - canvas.response.start, rows.device)
+    for forward in count():
+        ahead = Ahead.of(speaker, live, policy, memory, forward)
+        if not ahead.rows:
+            return
+        if len(ahead.rows) < len(
+            live.tokens
+        ):  # finished rows leave the batch: they would only cost
+            left = columns_of(live.masked.any(-1)[None], len(ahead.rows))[0]
             if memory is not None:
-                memory.keep(unfinished)
-        renew = policy.cache.renew(live, memory, forward) | policy.early.watch(live)
+                memory.keep(left, len(live.tokens))
+            gate.keep(left, len(live.tokens))
+            live, rows, noise = live.select(left), rows[left], noise.take(ahead.rows, left)
+            ahead = ahead.take(left)
+        if memory is not None:
+            memory.expect(ahead.window)
         turn = Turn(
-            base=policy.forward.speaker(base),
+            base=speaker,
             order=policy.order,
             draw=policy.draw,
             refine=policy.refine,
@@ -41,54 +54,34 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
             noise=noise,
             forward=forward,
             canvas=live,
-            prediction=policy.forward(base, live, renew, memory),
+            prediction=policy.forward(base, live, ahead.renew, memory),
+            watched=ahead.watched,
         )
+        turn.look(ahead.candidates, ahead.seen)
         policy.early.finish(turn)
         before = turn.canvas
         turn.drafting()
-        write_tokens(turn, policy)
+        if turn.finished < len(rows):
+            write_tokens(turn, policy, ahead)
         accepted, guide_passes = gate.check(before, turn)
-        turn.keep_first(accepted)
-        commits = tuple(commit.renumber(rows) for commit in turn.commits)
-        for commit in commits:
-            canvas = canvas.write(commit)
+        if accepted is not None:
+            turn.keep_first(accepted)
+        live = turn.canvas
         spent = (
             torch.full_like(rows, policy.forward.forwards),
             turn.passes,
             guide_passes,
-            (renew & live.attends).sum(-1) * policy.forward.forwards,
+            (ahead.renew & live.attends).sum(-1) * policy.forward.forwards,
         )
+        if len(rows) == len(canvas.tokens):
+            canvas = live
+            yield Step(canvas, tuple(turn.commits), *spent)
+            continue
+        canvas = canvas.put(rows, live)
+        commits = tuple(commit.among(rows, len(canvas.tokens)) for commit in turn.commits)
         yield Step(canvas, commits, *(_of_all(canvas, rows, cost) for cost in spent))
-        live = turn.canvas
-        forward += 1
 
 
 def _of_all(canvas: Canvas, rows: Int[Tensor, " R"], cost: Int[Tensor, " R"]) -> Int[Tensor, " B"]:
     """A cost of some rows as one of all rows: 0 for those that were finished."""
     return torch.zeros_like(canvas.tokens[:, 0]).index_copy(0, rows, cost)
-
-
-def write_tokens(turn: Turn, policy: Policy) -> None:
-    """Write tokens one by one in every unfinished row, for as long as its schedule allows.
-
-    From the second on the prediction is renewed first: by nothing (marginals) or by the sampler.
-    """
-    masked = turn.canvas.masked.sum(-1)
-    quota = policy.schedule.commits(turn.forward, turn.open().sum(-1), masked)
-    spent = torch.zeros(len(quota), dtype=torch.float64, device=quota.device)
-    going: Bool[Tensor, " B"] = quota > 0
-    depth = 0
-    while going.any():
-        if depth > 0:
-            turn.improve(going)
-        cells = turn.next(going)
-        assert depth > 0 or len(cells.rows) == going.sum(), f"{policy} wrote nothing in a forward"
-        accepted, price = policy.schedule.accept(depth, cells.log_probs, spent[cells.rows])
-        if depth == 0:
-            accepted = torch.ones_like(accepted)  # every forward writes something
-        spent[cells.rows] += price
-        turn.commit(cells.keep(accepted))
-        going = torch.zeros_like(going)
-        going[cells.rows[accepted]] = True
-        depth += 1
-        going = going & (quota > depth) & turn.open().any(-1)

@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmjoint.decoding.look import odds_of
+from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.base import Base
+from dlmjoint.models.base import IMPOSSIBLE, Base
 from dlmjoint.random import Noise
 
 CHUNK = 1 << 24
-"""Logits worked on at once. In float64, with what log-softmax and entropies need beside them, that is
-17 bytes each (0.27 GiB), with top-p, which sorts, 34. The head is read once per chunk: 110 cells of
-152,064 words."""
+"""Logits worked on at once: 0.4 GiB where tokens are drawn, 0.16 where the most probable is taken. The
+head is read once per chunk: 110 cells of 152,064 words."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Draw:
         own = {_token_id(base, token) for token in self.forbid}
         return replace(self, forbid=tuple(sorted(own | set(base.forbidden_ids))))
 
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn: a look tells the token."""
+        return self.temperature == 0
+
     def log_probs(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
         """Normalised log-probabilities in float64: at float32 a peaked distribution's entropy is
         rounding error, and orders would depend on the batch."""
@@ -47,8 +53,34 @@ class Draw:
         if self.temperature not in (0, 1):
             logits /= self.temperature
         if self.top_p < 1:
-            logits = _nucleus(logits, self.top_p)
+            logits = _nucleus(logits, self.top_p, -torch.inf)
         return logits.log_softmax(-1)
+
+    def shape(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
+        """The logits of what is drawn and ranked, float32 and finite: the same distribution as
+        `log_probs`. Raw logits in float32 are written over."""
+        logits = logits.float()
+        logits.index_fill_(-1, _ids(self.forbid, logits.device), IMPOSSIBLE)
+        if self.temperature not in (0, 1):
+            logits.div_(self.temperature)
+        return _nucleus(logits, self.top_p) if self.top_p < 1 else logits
+
+    def write(
+        self,
+        logits: Float[Tensor, "C V"],
+        rows: Int[Tensor, " C"],
+        columns: Int[Tensor, " C"],
+        noise: Noise,
+    ) -> tuple[Int[Tensor, " C"], Float[Tensor, " C"]]:
+        """One token per cell and its log-probability, from shaped logits, which it writes over;
+        `columns` count from the response's first."""
+        one = odds_of(logits)
+        if self.greedy:
+            return one.best.squeeze(-1), -one.others.log1p()
+        drawn = noise.exponential(rows, columns, logits.shape[-1])
+        # The greatest of p / E: E comes with a minus, so the least. Where p is 0 the ratio is 0.
+        tokens = one.odds.scatter_(-1, one.best, 1.0).div_(drawn).argmin(-1)
+        return tokens, one.behind.gather(-1, tokens[:, None]).squeeze(-1) - one.others.log1p()
 
     def pick(
         self,
@@ -57,14 +89,8 @@ class Draw:
         columns: Int[Tensor, " C"],
         noise: Noise,
     ) -> Int[Tensor, " C"]:
-        """One token per cell; `columns` count from the response's first."""
-        if self.temperature == 0:
-            return log_probs.argmax(-1)
-        tokens = torch.empty_like(rows)
-        for part in in_parts(len(rows), log_probs.shape[-1]):
-            perturbed = noise.gumbel(rows[part], columns[part], log_probs.shape[-1])
-            tokens[part] = perturbed.to(log_probs.device).add_(log_probs[part]).argmax(-1)
-        return tokens
+        """One token per cell from log-probabilities, with the same noise as `write`."""
+        return self.write(log_probs.float().clamp_(min=IMPOSSIBLE), rows, columns, noise)[0]
 
 
 def in_parts(cells: int, vocab_size: int) -> Iterator[slice]:
@@ -78,8 +104,13 @@ def forbid(
 ) -> Float[Tensor, "*cells V"]:
     """The logits with some ids made impossible. Called after every head call, sampler's included."""
     impossible = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    impossible[torch.tensor(ids, dtype=torch.long)] = True
+    impossible[_ids(tuple(ids), logits.device)] = True
     return logits.masked_fill(impossible, -torch.inf)
+
+
+def _ids(ids: tuple[int | str, ...], device: torch.device) -> Int[Tensor, " F"]:
+    assert all(isinstance(token, int) for token in ids), "Draw.prepare(base) looks strings up"
+    return sent(ids, device)  # pyright: ignore[reportArgumentType]
 
 
 def _token_id(base: Base, token: int | str) -> int:
@@ -92,10 +123,12 @@ def _token_id(base: Base, token: int | str) -> int:
     return known[token]
 
 
-def _nucleus(logits: Float[Tensor, "*cells V"], top_p: float) -> Float[Tensor, "*cells V"]:
-    """The logits, in place, with everything outside the nucleus removed; the best token stays."""
+def _nucleus(
+    logits: Float[Tensor, "*cells V"], top_p: float, lowest: float = IMPOSSIBLE
+) -> Float[Tensor, "*cells V"]:
+    """The logits, in place, with everything outside the nucleus at the lowest; the best token stays."""
     probs, index = logits.sort(dim=-1, descending=True)
     probs = probs.softmax(-1)
     before = probs.cumsum(-1).sub_(probs)
     outside = torch.zeros_like(before, dtype=torch.bool).scatter_(-1, index, before > top_p)
-    return logits.masked_fill_(outside, -torch.inf)
+    return logits.masked_fill_(outside, lowest)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Bool
@@ -10,7 +11,7 @@ from torch import Tensor
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.types import Canvas
+from dlmjoint.types import Canvas, Commit
 
 
 class Fill(ABC):
@@ -29,7 +30,7 @@ class OneShot(Fill):
 
     def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
         """One commit."""
-        turn.fill(turn.canvas.masked & rows[:, None])
+        turn.finished += turn.fill(turn.canvas.masked & rows[:, None])
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,21 @@ class Coherent(Fill):
         known = turn.canvas.masked & answer & partly[:, None]
         turn.fill(known)
         begun = known.any(-1)  # the base's prediction is out of date there
-        while bool((left := turn.canvas.masked & rows[:, None]).any()):
-            if bool((stale := begun & left.any(-1)).any()):
-                turn.improve(stale)
+        finishing, most = turn.ask((turn.canvas.masked & rows[:, None]).sum(-1))
+        for left in range(most, 0, -self.tokens_per_pass):
+            stale, _ = turn.ask(begun & (turn.canvas.masked & rows[:, None]).any(-1))
+            if len(stale):
+                turn.improve(begun & turn.canvas.masked.any(-1), stale)
+            cells = turn.cells(turn.canvas.masked & rows[:, None], left, finishing)
             for _ in range(self.tokens_per_pass):
-                left = turn.canvas.masked & rows[:, None]
-                cells = turn.next(rows, left)
-                chosen = torch.zeros_like(left)
-                chosen[cells.rows, cells.columns] = True
-                turn.fill(chosen)
+                one = turn.first(cells, 1)
+                look = one.look
+                commit = Commit(one.columns, look.best, look.log_best, one.open, "fill")
+                turn.write(commit, finishing)
+                masked = turn.canvas.masked[finishing].gather(1, cells.columns)
+                cells = cells.opened(cells.open & masked)
             begun = rows
+        turn.finished += len(finishing)
 
 
 class EarlyCommit(ABC):
@@ -76,6 +82,11 @@ class EarlyCommit(ABC):
     def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
         """The cells whose predictions the rule reads; a cache renews them whatever else it does."""
         return torch.zeros_like(canvas.attends)
+
+    def reads(self, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
+        """The cells whose gap between the two greatest raw logits the rule reads, written or not; None:
+        it reads none."""
+        return None
 
     @abstractmethod
     def finish(self, turn: Turn) -> None:
@@ -106,6 +117,11 @@ class FirstOf(EarlyCommit):
         for rule in self.rules:
             found |= rule.watch(canvas)
         return found
+
+    def reads(self, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
+        """What any of them reads."""
+        found = [cells for rule in self.rules if (cells := rule.reads(canvas)) is not None]
+        return reduce(torch.bitwise_or, found) if found else None
 
     def finish(self, turn: Turn) -> None:
         """One after the other."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from dlmjoint.decoding.early import EarlyCommit
+from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
@@ -32,7 +33,7 @@ class EndOfText(EarlyCommit):
         """Fill with the id that ended the text, unless the run forbids it."""
         response = turn.canvas.tokens[:, turn.canvas.response]
         masked = turn.canvas.masked[:, turn.canvas.response]
-        ends = torch.isin(response, torch.tensor(self.end_ids, device=response.device)) & ~masked
+        ends = torch.isin(response, sent(self.end_ids, response.device)) & ~masked
         run = torch.ones_like(ends)
         for shift in range(self.consecutive):
             run &= ends.roll(shift, dims=-1)

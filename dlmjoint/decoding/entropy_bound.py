@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dlmjoint.decoding.adaptive import Adaptive
-from dlmjoint.decoding.order import entropy
+from dlmjoint.decoding.cells import Cells
 from dlmjoint.errors import ConfigError
 
 
@@ -25,6 +25,10 @@ class EntropyBound(Adaptive):
         if self.nats < 0:
             raise ConfigError(f"nats is {self.nats}, expected 0 or more")
 
-    def accept(self, depth: int, log_probs: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
-        """While what was spent before this token is within the bound; its entropy is its price."""
-        return spent <= self.nats, entropy(log_probs)
+    def price(self, depth: Tensor, cells: Cells) -> Tensor:
+        """Its entropy."""
+        return cells.look.entropy.double()
+
+    def allows(self, depth: Tensor, cells: Cells, spent: Tensor) -> Tensor:
+        """While what was spent before this token is within the bound."""
+        return spent <= self.nats

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
-from dlmjoint.decoding.turn import first_block
+from dlmjoint.decoding.cells import first_block
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas

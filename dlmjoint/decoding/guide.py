@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from dlmjoint.decoding.draw import Draw
@@ -19,13 +19,15 @@ class Gate(ABC):
     """A guide at work on one canvas; it may keep a memory of it."""
 
     @abstractmethod
-    def check(self, before: Canvas, turn: Turn) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
-        """How many of each row's drafts stay (at least one where there is one), and the guide's
-        forwards spent on the row. `before` is the canvas without the drafts."""
+    def check(
+        self, before: Canvas, turn: Turn
+    ) -> tuple[Int[Tensor, " B"] | None, Int[Tensor, " B"]]:
+        """How many of each row's drafts stay (at least one where there is one; None: all of every
+        row's), and the guide's forwards spent on the row. `before` is the canvas without the drafts."""
 
     @abstractmethod
-    def keep(self, rows: Bool[Tensor, " B"]) -> None:
-        """Forget all other rows, because they are finished."""
+    def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
+        """Forget all other rows of `count`, because they are finished."""
 
 
 class Guide(ABC):
@@ -56,9 +58,9 @@ class NoGuide(Guide, Gate):
         """Itself: there is nothing to remember."""
         return self
 
-    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor, Tensor]:
+    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor | None, Tensor]:
         """All of them, at no cost."""
-        return torch.full_like(turn.passes, len(turn.drafts)), torch.zeros_like(turn.passes)
+        return None, torch.zeros_like(turn.passes)
 
-    def keep(self, rows: Bool[Tensor, " B"]) -> None:
+    def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
         """Nothing was remembered."""

@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.sent import sent
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 
@@ -19,60 +21,53 @@ class Order(ABC):
         return self
 
     @abstractmethod
-    def rank(
-        self,
-        log_probs: Float[Tensor, "C V"],
-        rows: Int[Tensor, " C"],
-        columns: Int[Tensor, " C"],
-        noise: Noise,
-    ) -> Float[Tensor, " C"]:
-        """One number per open cell; `columns` count from the response's first."""
+    def rank(self, cells: Cells, noise: Noise) -> Float[Tensor, "B M"]:
+        """One number per cell. The logits are computed if `cells.look` is read."""
 
 
 @dataclass(frozen=True)
 class LowEntropy(Order):
     """The column whose distribution has the least entropy (ADJUST; Dream's `entropy`)."""
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """Minus the entropy, nats."""
-        return -entropy(log_probs)
+        return -cells.look.entropy
 
 
 @dataclass(frozen=True)
 class HighProbability(Order):
     """The column with the most probable token (Dream's `maskgit_plus`, LLaDA's `low_confidence`)."""
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """The greatest log-probability."""
-        return log_probs.amax(-1)
+        return cells.look.log_best
 
 
 @dataclass(frozen=True)
 class Margin(Order):
     """The column whose two best tokens lie furthest apart in probability (Dream's `topk_margin`)."""
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """Difference of the two greatest probabilities."""
-        best = log_probs.exp().topk(2, dim=-1).values
-        return best[:, 0] - best[:, 1]
+        return cells.look.margin
 
 
 @dataclass(frozen=True)
 class Random(Order):
     """A uniformly random permutation of the columns (Dream's `origin`, LLaDA's `random`)."""
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """The cells' own noise."""
-        return noise.uniform(rows, columns).to(log_probs.device)
+        return noise.uniform(cells.rows_of_all, cells.places)
 
 
 @dataclass(frozen=True)
 class LeftToRight(Order):
     """Reading order."""
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """Minus the column."""
-        return -columns.double()
+        return -cells.columns.double()
 
 
 @dataclass(frozen=True)
@@ -93,11 +88,11 @@ class EndsLast(Order):
         """With the base's end ids."""
         return EndsLast(self.order.prepare(base), self.end_ids or base.end_ids)
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """The other order's, lowered where the most probable token is an end."""
-        rank = self.order.rank(log_probs, rows, columns, noise).double()
-        ends = torch.isin(log_probs.argmax(-1), torch.tensor(self.end_ids, device=rank.device))
-        return rank - BEYOND * ends
+        best = cells.look.best
+        ends = torch.isin(best, sent(self.end_ids, best.device))
+        return self.order.rank(cells, noise).double() - BEYOND * ends
 
 
 BEYOND = 1e6

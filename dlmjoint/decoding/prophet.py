@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlmjoint.decoding.draw import in_parts
 from dlmjoint.decoding.early import EarlyCommit, Fill, OneShot
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
@@ -35,7 +34,7 @@ class WholeResponse(Region):
     def cells(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
         """The response without anchors."""
         cells = torch.zeros_like(canvas.attends)
-        cells[:, canvas.response] = True
+        cells[:, canvas.response].fill_(True)
         return cells if canvas.anchors is None else cells & ~canvas.anchors
 
 
@@ -61,7 +60,7 @@ class Columns(Region):
                 f"has {canvas.response.stop - canvas.response.start}"
             )
         cells = torch.zeros_like(canvas.attends)
-        cells[:, first : first + self.length] = True
+        cells[:, first : first + self.length].fill_(True)
         return cells
 
 
@@ -179,6 +178,10 @@ class Prophet(EarlyCommit):
         """The masked cells of the region: a cache must not answer for them from memory."""
         return self.region.cells(canvas) & canvas.masked
 
+    def reads(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
+        """The whole region: written cells count too."""
+        return self.region.cells(canvas)
+
     def finish(self, turn: Turn) -> None:
         """Fill the rows whose gap is wide enough."""
         answer = self.region.cells(turn.canvas)
@@ -200,10 +203,4 @@ class Prophet(EarlyCommit):
 def mean_gap(turn: Turn, cells: Bool[Tensor, "B L"]) -> Float[Tensor, " B"]:
     """The mean over each row's cells of the difference of its two greatest raw logits, float32;
     cells already written count too (Algorithm 1)."""
-    rows, columns = cells.nonzero(as_tuple=True)
-    gaps = torch.zeros(cells.shape, dtype=torch.float64, device=cells.device)
-    for part in in_parts(len(rows), turn.base.vocab_size):
-        some = rows[part], columns[part]
-        best = turn.base.unembed(turn.prediction.hidden[some]).float().topk(2, dim=-1).values
-        gaps[some] = (best[:, 0] - best[:, 1]).double()
-    return gaps.sum(-1) / cells.sum(-1)
+    return turn.gaps(cells).double().sum(-1) / cells.sum(-1)

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.errors import ConfigError
 
@@ -14,9 +16,16 @@ from dlmjoint.errors import ConfigError
 class Schedule(ABC):
     """A number of commits for every forward, per row."""
 
+    adaptive: ClassVar[bool] = False
+    """Whether what the model says decides how many there are: the host must then ask the device."""
+
     def prepare(self, refine: Refine) -> "Schedule":
         """The same schedule with what it takes from a loaded sampler."""
         return self
+
+    def most(self, length: int) -> int:
+        """More tokens are never committed in a forward over a response of so many columns."""
+        return length
 
     @abstractmethod
     def commits(
@@ -25,14 +34,18 @@ class Schedule(ABC):
         """Most tokens to commit in forward number `forward` (from 0), given each row's cells that
         may be written now and its masks left in all."""
 
-    def accept(
-        self, depth: int, log_probs: Float[Tensor, "C V"], spent: Float[Tensor, " C"]
-    ) -> tuple[Bool[Tensor, " C"], Float[Tensor, " C"]]:
-        """Whether commit number `depth` (from 0) of this forward should still be made, and what it
-        costs of the schedule's own budget, given what the row has `spent` in this forward. The first
-        commit is made whatever the answer. Fixed schedules accept everything.
-        """
-        return torch.ones_like(spent, dtype=torch.bool), torch.zeros_like(spent)
+    def price(self, depth: Int[Tensor, "B M"], cells: Cells) -> Float[Tensor, "B M"]:
+        """What committing a cell as number `depth` (from 0) of this forward costs of the schedule's
+        own budget."""
+        return torch.zeros_like(depth, dtype=torch.float64)
+
+    def allows(
+        self, depth: Int[Tensor, "B M"], cells: Cells, spent: Float[Tensor, "B M"]
+    ) -> Bool[Tensor, "B M"]:
+        """Whether a cell should still be committed as number `depth`, given what the row has spent
+        before it in this forward. The first commit is made whatever the answer, and none behind one
+        that is not. Fixed schedules allow everything."""
+        return torch.ones_like(depth, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,10 @@ class Steady(Schedule):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"commits_per_forward is {self.count}, expected at least 1")
+
+    def most(self, length: int) -> int:
+        """K."""
+        return min(self.count, length)
 
     def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
         """K, or what is left; a forward may finish one block and begin the next."""

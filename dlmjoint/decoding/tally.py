@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from dlmjoint.types import Step
 
@@ -35,23 +37,36 @@ class Tally:
         """Pass steps through, counting each and timing all of it."""
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        started = clock(device)
+        started, sums = clock(device), None
         for step in steps:
-            self.add(step)
+            # Summed where it is: to ask for numbers here would be to wait for each forward.
+            sums = self._sums(step) if sums is None else sums + self._sums(step)
             yield step
         self.seconds += clock(device) - started
+        if sums is not None:
+            self._add(sums)
         if device.type == "cuda":
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated(device))
 
     def add(self, step: Step) -> None:
         """Count one step."""
-        self.base_forwards += int(step.forwards.sum())
-        self.sampler_passes += int(step.passes.sum())
-        self.guide_passes += int(step.guide_passes.sum())
-        self.columns += int(step.columns.sum())
-        for commit in step.commits:
-            self.tokens += len(commit.tokens)
-            self.text_tokens += int((commit.tokens != self.eos_id).sum())
+        self._add(self._sums(step))
+
+    def _sums(self, step: Step) -> Int[Tensor, " n"]:
+        text = [commit.written & (commit.tokens != self.eos_id) for commit in step.commits]
+        costs = [step.forwards, step.passes, step.guide_passes, step.columns, step.written]
+        counts = [cost.sum() for cost in costs] + [
+            sum((t.sum() for t in text), costs[0].new_zeros(()))
+        ]
+        return torch.stack(counts)
+
+    def _add(self, sums: Int[Tensor, " n"]) -> None:
+        for name, value in zip(_COUNTED, sums.tolist(), strict=True):
+            setattr(self, name, getattr(self, name) + value)
+
+
+_COUNTED = ("base_forwards", "sampler_passes", "guide_passes", "columns", "tokens", "text_tokens")
+"""Fields in the order in which they are summed."""
 
 
 def clock(device: torch.device) -> float:

@@ -1,30 +1,21 @@
 """One base forward being turned into commits: the desk that schedules, early rules and guides share."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlmjoint.decoding.cells import Cells, block_of, columns_of, first_block
 from dlmjoint.decoding.draw import Draw, in_parts
+from dlmjoint.decoding.look import Look, look_at, raw_gap
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Commit, Prediction
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Cells about to be written, at most one per row, and what they are drawn from."""
-
-    rows: Int[Tensor, " C"]
-    columns: Int[Tensor, " C"]
-    log_probs: Float[Tensor, "C V"]
-
-    def keep(self, wanted: Bool[Tensor, " C"]) -> "Cells":
-        """Some of them."""
-        return Cells(self.rows[wanted], self.columns[wanted], self.log_probs[wanted])
 
 
 @dataclass
@@ -42,19 +33,19 @@ class Turn:
     canvas: Canvas
     """As it is now, with this turn's commits."""
     prediction: Prediction
-    """What is known about it: the base's, or the sampler's in rows that were improved."""
+    """What is known about it: the base's, or the sampler's where it was improved."""
+    watched: Bool[Tensor, "B L"] | None = None
+    """Cells whose gap between the two greatest raw logits somebody reads."""
     commits: list[Commit] = field(default_factory=list)
     passes: Int[Tensor, " B"] = field(init=False)
     """Sampler passes spent on each row in this turn."""
-    improved: Bool[Tensor, " B"] = field(init=False)
-    """Rows whose prediction is the sampler's."""
+    finished: int = field(default=0, init=False)
+    """Rows that an early rule finished in this turn, as far as the host knows."""
 
     def __post_init__(self) -> None:
         self.passes = torch.zeros_like(self.canvas.tokens[:, 0])
-        self.improved = torch.zeros_like(self.passes, dtype=torch.bool)
-        shape, device = self.canvas.tokens.shape, self.canvas.tokens.device
-        self._rank = torch.full(shape, -torch.inf, dtype=torch.float64, device=device)
-        self._ranked = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._rows = torch.arange(len(self.passes), device=self.passes.device)
+        self._seen: Cells | None = None
         self.drafting()
 
     def open(self) -> Bool[Tensor, "B L"]:
@@ -65,114 +56,160 @@ class Turn:
             return cells
         return cells & first_block(self.canvas, self.block_length)
 
-    def next(self, rows: Bool[Tensor, " B"], among: Bool[Tensor, "B L"] | None = None) -> Cells:
-        """In each wanted row the cell its order ranks first, of the open ones or of `among`."""
-        cells = self.open() if among is None else among
-        self._rank_all(cells)
-        found = (rows & cells.any(-1)).nonzero().squeeze(-1)
-        columns = self._rank.masked_fill(~cells, -torch.inf)[found].argmax(-1)
-        return Cells(found, columns, self.log_probs(found, columns))
+    def look(self, cells: Bool[Tensor, "B L"], most: int) -> None:
+        """Take the watched cells and these, at most so many per row, in one look, whoever reads it."""
+        wanted = cells if self.watched is None else cells | self.watched
+        self._seen = self._cells(cells, columns_of(wanted, most), self._rows)
 
-    def commit(self, cells: Cells) -> Commit:
-        """Draw a token for each cell and write it."""
-        draw, places = self.draw, cells.columns - self.canvas.response.start
-        tokens = draw.pick(cells.log_probs, cells.rows, places, self.noise)
-        log_probs = cells.log_probs.gather(-1, tokens[:, None]).squeeze(-1)
-        writer = self.refine.writer if bool(self.improved[cells.rows].any()) else "base"
-        return self.write(Commit(cells.rows, cells.columns, tokens, log_probs, writer))
+    def cells(
+        self, cells: Bool[Tensor, "B L"], most: int, rows: Int[Tensor, " R"] | None = None
+    ) -> Cells:
+        """Cells, at most so many per row, as a rectangle; of some rows only, if these are given. What
+        was seen in a first look is not looked at again."""
+        if self._seen is not None and rows is None:
+            return self._seen.opened(cells.gather(1, self._seen.columns))
+        if rows is None:
+            return self._cells(cells, columns_of(cells, most), self._rows)
+        return self._cells(cells[rows], columns_of(cells[rows], most), rows)
 
-    def fill(self, cells: Bool[Tensor, "B L"]) -> Commit:
-        """Write the most probable token into every one of these cells."""
-        rows, columns = cells.nonzero(as_tuple=True)
-        tokens = torch.empty_like(rows)
-        log_probs = torch.empty_like(rows, dtype=torch.float64)
-        for part in in_parts(len(rows), self.base.vocab_size):
-            log_probs[part], tokens[part] = self._log_probs(rows[part], columns[part]).max(-1)
-        return self.write(Commit(rows, columns, tokens, log_probs, "fill"))
+    def _cells(self, cells: Tensor, columns: Tensor, rows: Tensor) -> Cells:
+        start = self.canvas.response.start
+        return Cells(rows, columns, cells.gather(1, columns), start, self._read)
 
-    def write(self, commit: Commit) -> Commit:
-        """Put a commit on the canvas."""
-        if len(commit.rows):
-            self.commits.append(commit)
-            self.canvas = self.canvas.write(commit)
+    def gaps(self, cells: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+        """The difference of the two greatest raw logits in these cells, which are watched; 0 in all
+        others."""
+        if self.watched is None or self._seen is None:
+            self.watched = cells
+            self.look(cells, int(cells.sum(-1).max()))
+        assert self._seen is not None
+        gaps = torch.zeros_like(cells, dtype=torch.float32)
+        return gaps.scatter(1, self._seen.columns, self._seen.look.gap).masked_fill(~cells, 0)
+
+    def first(self, cells: Cells, count: int) -> Cells:
+        """The first `count` open cells of every row in the order in which they are written; behind
+        them come cells that are not open."""
+        rank = self.order.rank(cells, self.noise).double().masked_fill(~cells.open, -torch.inf)
+        if count == 1:
+            return cells.at(rank.argmax(-1, keepdim=True))
+        best = rank.sort(dim=-1, descending=True, stable=True).indices
+        if self.block_length is not None:
+            block = block_of(self.canvas, self.block_length)[cells.columns]
+            later = block.masked_fill(~cells.open, self.canvas.tokens.shape[1]).gather(1, best)
+            best = best.gather(1, later.sort(dim=-1, stable=True).indices)
+        return cells.at(best[:, :count])
+
+    def commit(self, cells: Cells, writer: Literal["base", "sampler"] = "base") -> Commit:
+        """Draw a token for each open cell and write it."""
+        if self.draw.greedy:
+            tokens, log_probs = cells.look.best, cells.look.log_best
+        else:
+            tokens, log_probs = self._drawn(cells)
+        return self.write(Commit(cells.columns, tokens, log_probs, cells.open, writer), cells.rows)
+
+    def fill(self, cells: Bool[Tensor, "B L"]) -> int:
+        """Write the most probable token into every one of these cells, from left to right; the number
+        of rows that have any. The host asks the device once."""
+        rows, most = self.ask(cells.sum(-1))
+        if len(rows):
+            some = self.cells(cells, most, rows)
+            look = some.look
+            commit = Commit(some.columns, look.best, look.log_best, some.open, "fill")
+            self.write(commit, rows)
+        return len(rows)
+
+    def ask(self, counts: Int[Tensor, " B"] | Bool[Tensor, " B"]) -> tuple[Int[Tensor, " R"], int]:
+        """The rows whose count is not 0, and the greatest count: one question to the device."""
+        some = counts > 0
+        number, most = torch.stack([some.sum(), counts.max()]).tolist()
+        return columns_of(some[None], number)[0], most
+
+    def constant(self, cells: Bool[Tensor, "B L"], tokens: Int[Tensor, "B 1"]) -> Commit:
+        """Write one row's token into all of its cells; nothing is drawn, so log-probabilities are 0."""
+        columns = torch.arange(cells.shape[1], device=cells.device)[self.canvas.response]
+        written = cells[:, self.canvas.response]
+        certain = torch.zeros_like(written, dtype=torch.float32)
+        own = tokens.expand_as(written)
+        return self.write(Commit(columns.expand_as(written), own, certain, written, "fill"))
+
+    def write(self, commit: Commit, rows: Int[Tensor, " R"] | None = None) -> Commit:
+        """Put a commit on the canvas; it is of these rows, or of all."""
+        if rows is not None and rows is not self._rows:
+            commit = commit.among(rows, len(self.passes))
+        self.commits.append(commit)
+        self.canvas = self.canvas.write(commit)
         return commit
 
-    def improve(self, rows: Bool[Tensor, " B"]) -> None:
-        """Renew the prediction of some rows after commits, by one sampler pass where there is a
-        sampler. The other rows keep theirs, and cost nothing."""
-        old, some = self.prediction, rows.any() and not rows.all()
-        canvas = self.canvas.select(rows) if some else self.canvas
-        known = Prediction(old.hidden[rows], old.fresh[rows]) if some else old
+    def improve(self, going: Bool[Tensor, " B"], rows: Int[Tensor, " R"] | None = None) -> None:
+        """Renew the prediction after commits, by one sampler pass where there is a sampler: of these
+        rows, or of all. It is the rows that are `going` it is spent on; a row that is not, and is not
+        among `rows`, keeps its prediction."""
+        old = self.prediction
+        known = old if rows is None else Prediction(old.hidden[rows], old.fresh[rows])
+        canvas = self.canvas if rows is None else self.canvas.select(rows)
         renewed = self.refine(self.base, known, canvas)
-        self.passes = self.passes + self.refine.passes * rows
+        self.passes = self.passes + self.refine.passes * going
         if renewed is known:
             return
         hidden = renewed.hidden
-        if some:
-            hidden = old.hidden.to(hidden.dtype, copy=True)
-            hidden[rows] = renewed.hidden
-        self.prediction = Prediction(hidden, old.fresh)
-        self.improved |= rows
-        self._ranked &= ~rows[:, None]
+        if rows is not None:
+            hidden = old.hidden.to(hidden.dtype).index_copy(0, rows, hidden)
+        self.prediction, self._seen = Prediction(hidden, old.fresh), None
 
     def log_probs(
         self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]
     ) -> Float[Tensor, "C V"]:
-        """What some cells' tokens are drawn from; for as many as are written at once, one per row."""
-        found = torch.empty(
-            (len(rows), self.base.vocab_size), dtype=torch.float64, device=rows.device
-        )
-        for part in in_parts(*found.shape):
-            found[part] = self._log_probs(rows[part], columns[part])
-        return found
-
-    def _log_probs(
-        self, rows: Int[Tensor, " C"], columns: Int[Tensor, " C"]
-    ) -> Float[Tensor, "C V"]:
+        """The whole distributions that some cells' tokens are drawn from, float64: for measuring;
+        decoding reads its looks."""
         return self.draw.log_probs(self.base.unembed(self.prediction.hidden[rows, columns]))
 
-    def constant(self, cells: Bool[Tensor, "B L"], tokens: Int[Tensor, "B 1"]) -> Commit:
-        """Write one row's token into all of its cells; nothing is drawn, so log-probabilities are 0."""
-        rows, columns = cells.nonzero(as_tuple=True)
-        certain = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        return self.write(Commit(rows, columns, tokens[rows, 0], certain, "fill"))
+    def _read(self, rows: Int[Tensor, "B M"], columns: Int[Tensor, "B M"]) -> Look:
+        """A look at some cells, a chunk of logits at a time."""
+        looks = []
+        for _, logits in self._logits(rows, columns):
+            if self.watched is None:
+                gap = logits.new_full((len(logits),), torch.nan, dtype=torch.float32)
+            else:
+                gap = raw_gap(logits)
+            looks.append(look_at(self.draw.shape(logits), gap))
+        return Look.joined(looks, columns.shape)
+
+    def _drawn(self, cells: Cells) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
+        """A token for each cell and its log-probability."""
+        rows, places = cells.rows_of_all.flatten(), cells.places.flatten()
+        drawn = [
+            self.draw.write(self.draw.shape(logits), rows[part], places[part], self.noise)
+            for part, logits in self._logits(cells.rows_of_all, cells.columns)
+        ]
+        tokens, log_probs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        return tokens.view(cells.columns.shape), log_probs.view(cells.columns.shape)
+
+    def _logits(
+        self, rows: Int[Tensor, "B M"], columns: Int[Tensor, "B M"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "C V"]]]:
+        """The raw logits of some cells, part by part, with where the part is."""
+        rows, columns = rows.flatten(), columns.flatten()
+        for part in in_parts(len(rows), self.base.vocab_size):
+            yield part, self.base.unembed(self.prediction.hidden[rows[part], columns[part]])
 
     def drafting(self) -> None:
         """From here on commits are drafts: `keep_first` may take them back."""
         self._before, self._settled = self.canvas, len(self.commits)
 
     @property
-    def drafts(self) -> list[Commit]:
-        """What was written since `drafting`: the i-th of them holds the i-th token of each row."""
-        return self.commits[self._settled :]
+    def drafts(self) -> Commit | None:
+        """What was written since `drafting`, as one commit; None if that is nothing."""
+        drafts = self.commits[self._settled :]
+        if not drafts:
+            return None
+        names = ("columns", "tokens", "log_probs", "written")
+        return Commit(*(torch.cat([getattr(d, name) for d in drafts], 1) for name in names))
 
     def keep_first(self, accepted: Int[Tensor, " B"]) -> None:
         """Take back every draft of a row beyond its number of accepted ones."""
-        drafts = self.drafts
-        kept = [c.keep(accepted[c.rows] > depth) for depth, c in enumerate(drafts)]
-        if all(len(k.rows) == len(c.rows) for k, c in zip(kept, drafts, strict=True)):
-            return
-        self.canvas, self.commits = self._before, self.commits[: self._settled]
-        for commit in kept:
-            self.write(commit)
-
-    def _rank_all(self, cells: Bool[Tensor, "B L"]) -> None:
-        """Rank the cells that were not ranked since the prediction changed.
-
-        Only these are unembedded, and no more than `draw.CHUNK` logits exist at a time.
-        """
-        rows, columns = (cells & ~self._ranked).nonzero(as_tuple=True)
-        for part in in_parts(len(rows), self.base.vocab_size):
-            some, places = (rows[part], columns[part]), columns[part] - self.canvas.response.start
-            ranks = self.order.rank(self._log_probs(*some), some[0], places, self.noise)
-            self._rank[some] = ranks.double()
-        self._ranked |= cells
-
-
-def first_block(canvas: Canvas, block_length: int) -> Bool[Tensor, "B L"]:
-    """The response columns of each row's first block with a mask in it; none in a finished row."""
-    columns = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
-    block = (columns - canvas.response.start).div(block_length, rounding_mode="floor")
-    beyond = len(columns)
-    first = block.expand_as(canvas.tokens).masked_fill(~canvas.masked, beyond).amin(-1, True)
-    return (block == first) & (columns >= canvas.response.start)
+        drafts, self.commits = self.commits[self._settled :], self.commits[: self._settled]
+        self.canvas, before = self._before, torch.zeros_like(accepted)
+        for draft in drafts:
+            number = before[:, None] + draft.written.cumsum(-1)
+            before = number[:, -1]
+            self.write(draft.keep(number <= accepted[:, None]))

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from dlmjoint.decoding.cells import first_block
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.decoding.turn import first_block
 from dlmjoint.distill.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
@@ -110,8 +110,8 @@ class OnPolicy:
         nn.Module.train(sampler, modes)
         states = [canvas.tokens]
         for commit in step.commits:
-            states.append(states[-1].clone())
-            states[-1][commit.rows, commit.columns] = commit.tokens
+            canvas = canvas.write(commit)
+            states.append(canvas.tokens)
         return torch.stack(states, dim=1)
 
 

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dlmjoint.decoding.cells import first_block
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.tally import Tally
-from dlmjoint.decoding.turn import first_block
 from dlmjoint.evaluation.records import Generation
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
@@ -79,8 +79,8 @@ def _commits(steps: list[Step], rows: int) -> list[list[tuple[int, str]]]:
     found: list[list[tuple[int, str]]] = [[] for _ in range(rows)]
     for number, step in enumerate(steps, start=1):
         for commit in step.commits:
-            for row in commit.rows.tolist():
-                found[row].append((number, commit.writer))
+            for row, count in enumerate(commit.written.sum(-1).tolist()):
+                found[row] += [(number, commit.writer)] * count
     return found
 
 

@@ -48,9 +48,9 @@ def cells(
 
 def write_recorded(turn: Turn, part: Sequence[Trajectory], step: int) -> None:
     """Write what the trajectories wrote at a step; improve the prediction by what is now known."""
-    rows, columns = cells(turn, part, step)
-    tokens = torch.stack([t.response[t.order[step]] for t in part]).to(rows.device)
-    turn.write(Commit(rows, columns, tokens, torch.zeros_like(tokens, dtype=torch.float64)))
+    _, columns = cells(turn, part, step)
+    tokens = torch.stack([t.response[t.order[step]] for t in part]).to(columns.device)
+    turn.write(Commit.of_rows(columns, tokens))
     turn.improve(torch.ones_like(tokens, dtype=torch.bool))
 
 

@@ -14,6 +14,9 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
+IMPOSSIBLE = -1e30
+"""The logit of a token that cannot be: its probability is 0 in any dtype, and 0 times it is 0."""
+
 
 class Base(ABC):
     """A frozen masked diffusion language model.
@@ -59,6 +62,10 @@ class Base(ABC):
         brought up to date in place. A column is computed for all rows if any row renews it, but
         only the cells asked for change: rows stay independent.
         """
+
+    def fed(self, renew: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """The cells computed so that the predictions about these are renewed."""
+        return renew
 
     @abstractmethod
     def embed(self, tokens: Int[Tensor, "*cells"]) -> Float[Tensor, "*cells D"]:

@@ -1,9 +1,32 @@
 """The last computed state of every canvas cell, written by absolute position."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the host must know of the cells a forward computes: the shapes, not the cells."""
+
+    columns: tuple[bool, ...]
+    """Whether any row has a column computed."""
+    uniform: bool
+    """Whether all rows have the same columns computed."""
+
+    @staticmethod
+    def bits(cells: Bool[Tensor, "B L"]) -> Bool[Tensor, " L+1"]:
+        """A window on the device."""
+        some = cells.any(0)
+        return torch.cat([some, (some == cells.all(0)).all()[None]])
+
+    @classmethod
+    def of_bits(cls, bits: list[int]) -> "Window":
+        """The same on the host."""
+        return cls(tuple(map(bool, bits[:-1])), bool(bits[-1]))
 
 
 class CanvasMemory(Cache):
@@ -27,30 +50,38 @@ class CanvasMemory(Cache):
         self._cells: Bool[Tensor, "B W"] | None = None
         """Which of their cells change; None: all."""
         self._length = 0
+        self._expected: Window | None = None
 
     @property
     def empty(self) -> bool:
         """Whether nothing was computed yet."""
         return self.hidden is None
 
-    def keep(self, rows: Bool[Tensor, " B"]) -> None:
-        """Forget all other rows, because they are finished. A memory of two rows per canvas row
-        (classifier-free guidance) forgets both."""
+    def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
+        """Forget all other rows of `count`, because they are finished. A memory of two rows per canvas
+        row (classifier-free guidance) forgets both."""
         if self.hidden is None or self.clean is None:
             return
-        rows = rows.repeat(len(self.hidden) // len(rows))
+        rows = torch.cat([rows + first for first in range(0, len(self.hidden), count)])
         self.hidden, self.clean = self.hidden[rows], self.clean[rows]
         for held in (self.keys, self.values):
             for layer, states in held.items():
                 held[layer] = states[rows.to(states.device)]
 
+    def expect(self, window: Window) -> None:
+        """Tell the memory beforehand what the next forward computes: it then need not ask the device."""
+        self._expected = window
+
     def begin(self, renew: Bool[Tensor, "B L"]) -> None:
         """Announce the cells the next forward recomputes; the first forward must compute all."""
-        if self.empty and not bool(renew.all()):
+        window, self._expected = self._expected, None
+        if window is None:
+            window = Window.of_bits(Window.bits(renew).tolist())
+        if self.empty and not (window.uniform and all(window.columns)):
             raise ValueError("the first forward must compute every cell of the canvas")
-        self.columns = renew.any(0).nonzero().squeeze(-1)
-        cells = renew[:, self.columns]
-        self._cells = None if bool(cells.all()) else cells
+        some = renew.any(0).byte()
+        self.columns = some.sort(descending=True, stable=True).indices[: sum(window.columns)]
+        self._cells = None if window.uniform else renew[:, self.columns]
         self._length = renew.shape[1]
 
     def update(
@@ -63,7 +94,7 @@ class CanvasMemory(Cache):
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of layer `layer_idx`, with the announced cells renewed."""
         for held, new in ((self.keys, key_states), (self.values, value_states)):
-            if layer_idx not in held or self._all:
+            if layer_idx not in held or self.whole:
                 held[layer_idx] = new
             else:
                 self._write(held[layer_idx].transpose(1, 2), new.transpose(1, 2))
@@ -71,7 +102,7 @@ class CanvasMemory(Cache):
 
     def store(self, hidden: Float[Tensor, "B W D"], masked: Bool[Tensor, "B L"]) -> None:
         """Keep the forward's hidden states, and which cells were already tokens when computed."""
-        if self.hidden is None or self.clean is None or self._all:
+        if self.hidden is None or self.clean is None or self.whole:
             self.hidden, self.clean = hidden, ~masked
             return
         # The old hidden states live on in the last prediction: they are not written over.
@@ -80,15 +111,17 @@ class CanvasMemory(Cache):
         self._write(self.clean, ~masked[:, self.columns])
 
     @property
-    def _all(self) -> bool:
+    def whole(self) -> bool:
+        """Whether the forward in progress computes every cell of the canvas."""
         return self._cells is None and len(self.columns) == self._length
 
     def _write(self, held: Tensor, new: Tensor) -> None:
         """Renew the announced cells of a tensor whose first axes are rows and columns."""
+        columns = self.columns.to(held.device)
         if self._cells is not None:
             cells = self._cells.reshape(*self._cells.shape, *[1] * (new.ndim - 2))
-            new = torch.where(cells.to(new.device), new, held[:, self.columns])
-        held[:, self.columns] = new
+            new = torch.where(cells.to(new.device), new, held[:, columns])
+        held.index_copy_(1, columns, new)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The number of canvas columns held."""

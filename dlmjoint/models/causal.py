@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from dlmjoint.errors import ConfigError, LoadError
-from dlmjoint.models.base import Base
+from dlmjoint.models.base import IMPOSSIBLE, Base
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.files import torch_dtype
-from dlmjoint.models.transformer import fingerprint
+from dlmjoint.models.transformer import fingerprint, with_previous
 from dlmjoint.types import Canvas, Prediction
 
 UNKNOWN = -1
@@ -126,14 +126,16 @@ class Autoregressive(Base):
         if memory is None:
             hidden = self._run(known, None)
         else:
-            fed = fresh.clone()
-            fed[:, :-1] |= fresh[:, 1:]
-            memory.begin(fed)
+            memory.begin(self.fed(fresh))
             memory.store(self._run(known, memory), canvas.masked)
             hidden = memory.hidden
             assert hidden is not None
         aligned = torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1)
         return Prediction(aligned, fresh)
+
+    def fed(self, renew: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """See `Base.fed`: output i - 1 is about column i."""
+        return with_previous(renew)
 
     def _run(self, canvas: Canvas, memory: CanvasMemory | None) -> Float[Tensor, "B W D"]:
         """Last hidden states of all columns, or of those the memory has announced."""
@@ -158,9 +160,9 @@ class Autoregressive(Base):
         return self.model.get_input_embeddings()(self.ids[tokens].clamp(min=0))
 
     def unembed(self, hidden: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells V"]:
-        """Logits of the base's tokens; -inf for those the model does not have."""
+        """Logits of the base's tokens; `IMPOSSIBLE` for those the model does not have."""
         logits = self.head(hidden)[..., self.ids.clamp(min=0)]
-        return logits.masked_fill(self.ids == UNKNOWN, -torch.inf)
+        return logits.masked_fill(self.ids == UNKNOWN, IMPOSSIBLE)
 
     @property
     def fingerprint(self) -> str:

@@ -18,8 +18,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, differences
+from dlmjoint.models.layout import Layout
 from dlmjoint.models.load import Loading, find_family, load_base, outside
-from dlmjoint.models.transformer import TransformerBase, attention_mask
+from dlmjoint.models.transformer import TransformerBase
 
 ADJUST_NAMES = {
     "norm_embed.0.": "norm_embedding.",
@@ -84,6 +85,7 @@ class JointSampler(PreTrainedModel):
         self.block = family.new_block(layer)
         self.gain = nn.RMSNorm(width, eps=eps)
         self.rotary = family.new_rotary(layer)
+        self._layout: Layout | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -117,11 +119,10 @@ class JointSampler(PreTrainedModel):
         embedding, hidden = embedding.to(dtype), hidden.to(dtype)
         inputs = torch.cat([self.norm_embedding(embedding), self.norm_hidden(hidden)], dim=-1)
         inputs = self.project(inputs)
-        update = self.block(
-            inputs,
-            attention_mask=attention_mask(self.layer_config, inputs, attends),
-            position_embeddings=self.rotary(inputs, positions),
+        self._layout = layout = Layout.of(
+            self.layer_config, self.rotary, inputs, positions, attends, self._layout
         )
+        update = self.block(inputs, attention_mask=layout.mask, position_embeddings=layout.rotary)
         return hidden + self.gain(update)
 
     @classmethod

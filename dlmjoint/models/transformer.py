@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.masking_utils import create_bidirectional_mask
 
 from dlmjoint.errors import LoadError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.layout import Layout
 from dlmjoint.types import Canvas, Prediction
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -23,13 +23,9 @@ FINGERPRINT = ("model.norm.weight", HEAD, EMBEDDING)
 FINGERPRINT_ROWS = 256
 
 
-def attention_mask(
-    config: PreTrainedConfig, queries: Float[Tensor, "B W D"], attends: Bool[Tensor, "B L"]
-) -> Any:
-    """Which of L keys the queries may see, in the form the config's attention kernel takes; None
-    where nothing is padded and the kernel needs no mask (the fast path)."""
-    keys = queries.new_zeros(1).expand(*attends.shape, 1)  # transformers reads its shape alone
-    return create_bidirectional_mask(config, queries, attends, encoder_hidden_states=keys)
+def with_previous(cells: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The cells and those to the left of each: where outputs are shifted they are about the cells."""
+    return cells | torch.nn.functional.pad(cells[:, 1:], (0, 1))
 
 
 def bidirectional(block: nn.Module) -> nn.Module:
@@ -98,6 +94,7 @@ class TransformerBase(Base):
             self.bos_id = tokenizer.bos_token_id  # pyright: ignore[reportAttributeAccessIssue]
         self.vocab_size, self.hidden_size = config.vocab_size, config.hidden_size
         self.max_length = config.max_position_embeddings
+        self._layout: Layout | None = None
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -176,34 +173,31 @@ class TransformerBase(Base):
             if renew is not None and not bool(renew.all()):
                 raise ValueError("renewing some cells needs a memory for the others")
             return Prediction(self._align(self._run(canvas), canvas.attends), fresh)
-        memory.begin(self._fed(fresh))
+        memory.begin(self.fed(fresh))
         memory.store(self._run(canvas, memory), canvas.masked)
         assert memory.hidden is not None
         return Prediction(self._align(memory.hidden, canvas.attends), fresh)
 
-    def _fed(self, renew: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    def fed(self, renew: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """The cells whose outputs are about the renewed ones."""
-        if self.shift == 0:
-            return renew
-        fed = renew.clone()
-        fed[:, :-1] |= renew[:, 1:]
-        return fed
+        return renew if self.shift == 0 else with_previous(renew)
 
     def _run(self, canvas: Canvas, memory: CanvasMemory | None = None) -> Float[Tensor, "B W D"]:
         """The network's own last hidden states after its final norm: of all columns, or of those
         the memory has announced."""
         model = self.network.model
-        tokens, positions = canvas.tokens, canvas.positions
-        if memory is not None:
-            tokens, positions = tokens[:, memory.columns], positions[:, memory.columns]
-        hidden = model.embed_tokens(tokens)
-        rotary = model.rotary_emb(hidden, positions)
-        mask = attention_mask(self.config, hidden, canvas.attends)
+        some = memory is not None and not memory.whole
+        hidden = model.embed_tokens(canvas.tokens[:, memory.columns] if some else canvas.tokens)
+        self._layout = layout = Layout.of(
+            self.config, model.rotary_emb, hidden, canvas.positions, canvas.attends, self._layout
+        )
+        if some:
+            layout = layout.at(memory.columns)
         for block in model.layers:
             hidden = block(
                 hidden,
-                attention_mask=mask,
-                position_embeddings=rotary,
+                attention_mask=layout.mask,
+                position_embeddings=layout.rotary,
                 past_key_values=memory,
                 use_cache=memory is not None,
             )

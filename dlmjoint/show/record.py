@@ -64,11 +64,9 @@ class Recording:
     def add(self, step: Step, seconds: float) -> None:
         """Take in the next step; `seconds` is how long the decoding had run after it."""
         for commit in step.commits:
-            columns = (commit.columns - self._start).tolist()
-            entries = zip(columns, commit.tokens.tolist(), commit.log_probs.tolist(), strict=True)
-            for column, token, log_prob in entries:
-                prob = math.exp(log_prob)
-                entry = Written(column, token, commit.writer, prob, len(self.costs))
+            for column, token, log_prob in commit.entries()[0]:
+                place, prob = column - self._start, math.exp(log_prob)
+                entry = Written(place, token, commit.writer, prob, len(self.costs))
                 self.written.append(entry)
         cost = replace(self.costs[-1], seconds=seconds)
         cost.add(step)

@@ -82,8 +82,6 @@ def columns_that_fit(base: TransformerBase, free: int) -> int:
     """Columns per forward for which so many bytes are enough, logits included."""
     config = base.config
     each = forward_bytes(config.hidden_size, config.intermediate_size, 1, base.dtype.itemsize)
-    # A row has at least two columns and the distribution of at most one token at a time.
-    each += row_bytes(base.vocab_size) // 2
     return max(0, int(SHARE * free - drawing_bytes(base.vocab_size))) // each
 
 
@@ -95,11 +93,7 @@ def forward_bytes(width: int, inner: int, columns: int, element: int) -> int:
 
 
 def drawing_bytes(vocabulary: int, cells: int = sys.maxsize) -> int:
-    """Logits of one part of so many cells, in every copy that ranking and drawing make of them: 34
-    bytes each with top-p, which sorts; 17 without."""
-    return 34 * vocabulary * min(cells, max(1, CHUNK // vocabulary))
-
-
-def row_bytes(vocabulary: int) -> int:
-    """The distribution of the token a row is about to write, in float64, and its next one."""
-    return 2 * 8 * vocabulary
+    """Logits of one part of so many cells, in every copy that ranking and drawing make of them: 24
+    bytes each with top-p, which sorts, or noise, which is hashed in 64 bits; 10 where the most
+    probable token is taken."""
+    return 24 * vocabulary * min(cells, max(1, CHUNK // vocabulary))

@@ -9,6 +9,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
+from torch import Tensor
 
 from dlmjoint.trajectories.claims import Claims, Look
 from dlmjoint.types import Step
@@ -33,7 +34,7 @@ class Progress(L.Callback):
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.console, self.clock = console or Console(stderr=True), clock
-        self.drawn = 0
+        self.drawn: int | Tensor = 0
         self._bar: Bar | None = None
         self._every = ON_A_TERMINAL if self.console.is_terminal else IN_THE_LOG
         self.speaks = False
@@ -69,7 +70,7 @@ class Progress(L.Callback):
         before = self.drawn
         try:
             for step in steps:
-                self.drawn += sum(len(commit.rows) for commit in step.commits)
+                self.drawn = self.drawn + step.written.sum()  # a number only when it is told
                 self.tell()
                 yield step
         except BaseException:
@@ -124,7 +125,7 @@ class Progress(L.Callback):
         """Tokens in the folder and in this process."""
         manifest = self.claims.store.manifest
         absent = sum(len(manifest.shard_ids(shard)) for shard in seen.missing)
-        return (manifest.num_examples - absent) * manifest.max_new_tokens + self.drawn
+        return (manifest.num_examples - absent) * manifest.max_new_tokens + int(self.drawn)
 
     @property
     def _total(self) -> int:

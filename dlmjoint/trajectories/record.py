@@ -12,38 +12,34 @@ def record(canvas: Canvas, steps: Iterable[Step], example_ids: Sequence[int]) ->
 
     Any decoding is recorded as the sequence of its commits; it is exact if the policy was.
     """
-    start = canvas.response.start
-    expected = canvas.masked.sum(-1).cpu()
-    shape = (len(example_ids), int(expected.max()))
-    order = torch.zeros(shape, dtype=torch.long)
-    log_probs = torch.zeros(shape, dtype=torch.float64)
-    written = torch.zeros(shape[0], dtype=torch.long)
+    start, length = canvas.response.start, canvas.response.stop - canvas.response.start
+    expected = canvas.masked.sum(-1)
+    # One place more than there are columns: there goes what a commit has no entry for.
+    shape = (len(example_ids), length + 1)
+    order = torch.zeros(shape, dtype=torch.long, device=expected.device)
+    log_probs = torch.zeros(shape, dtype=torch.float64, device=expected.device)
+    written = torch.zeros_like(expected)
     tokens = canvas.tokens
     for step in steps:
         for commit in step.commits:
-            rows, columns = commit.rows.cpu(), commit.columns.cpu() - start
-            place = written[rows] + _occurrence(rows)
-            order[rows, place] = columns
-            log_probs[rows, place] = commit.log_probs.double().cpu()
-            written += torch.bincount(rows, minlength=shape[0])
+            number = written[:, None] + commit.written.cumsum(-1)
+            place = torch.where(commit.written, number - 1, length).clamp(max=length)
+            order.scatter_(1, place, commit.columns - start)
+            log_probs.scatter_(1, place, commit.log_probs.double())
+            written = number[:, -1]
         tokens = step.canvas.tokens
+    written, expected = written.cpu(), expected.cpu()
     if not torch.equal(written, expected):
         raise ValueError(f"{written.tolist()} commits recorded, expected {expected.tolist()}")
     tokens, attends = tokens.cpu(), canvas.attends.cpu()
+    order, log_probs = order.cpu(), log_probs.cpu()
     return [
         Trajectory(
             example_id=example_id,
             prompt=tokens[row, :start][attends[row, :start]].clone(),
             response=tokens[row, canvas.response].clone(),
-            order=order[row, : expected[row]],
-            log_probs=log_probs[row, : expected[row]],
+            order=order[row, : expected[row]].clone(),
+            log_probs=log_probs[row, : expected[row]].clone(),
         )
         for row, example_id in enumerate(example_ids)
     ]
-
-
-def _occurrence(rows: torch.Tensor) -> torch.Tensor:
-    """How often each entry's value has occurred before it: a commit may write several cells of a
-    row at once (an early finish), which are then numbered from left to right."""
-    same = rows[:, None] == rows[None, :]
-    return same.tril(-1).sum(-1)

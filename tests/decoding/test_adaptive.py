@@ -17,6 +17,7 @@ from dlmjoint.decoding.refine import Joint
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise
+from tests.decoding.rectangles import cells_of
 from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World, sequences
 
 
@@ -57,23 +58,19 @@ def test_the_confidence_threshold_writes_exactly_the_columns_above_it(world: Wor
 
 def test_the_factor_rule_stops_at_the_first_token_unsure_for_its_number() -> None:
     probabilities = torch.tensor([0.99, 0.9, 0.8, 0.7])
-    log_probs = torch.stack([probabilities, 1 - probabilities], -1).double().log()
-    nothing = torch.zeros(1, dtype=torch.float64)
-    accepted = [
-        bool(ConfidenceFactor(0.5).accept(depth, log_probs[depth : depth + 1], nothing)[0])
-        for depth in range(4)
-    ]
-    assert accepted == [True, True, False, False]  # (n + 1)(1 - c): 0.02, 0.3, 0.8, 1.5
+    cells = cells_of(torch.stack([probabilities, 1 - probabilities], -1).log()[None])
+    depth, nothing = torch.arange(4)[None], torch.zeros(1, 4, dtype=torch.float64)
+    accepted = ConfidenceFactor(0.5).allows(depth, cells, nothing)
+    assert accepted.tolist() == [[True, True, False, False]]  # (n + 1)(1 - c): 0.02, 0.3, 0.8, 1.5
 
 
 def test_the_entropy_bound_counts_all_but_the_last_token() -> None:
-    half = torch.full((1, 2), 0.5, dtype=torch.float64).log()
-    spent, accepted = torch.zeros(1, dtype=torch.float64), []
-    for depth in range(4):
-        ok, price = EntropyBound(1.0).accept(depth, half, spent)
-        accepted.append(bool(ok))
-        spent = spent + price
-    assert accepted == [True, True, False, False]  # 0, ln 2, 2 ln 2: the second is still within
+    bound, cells = EntropyBound(1.0), cells_of(torch.zeros(1, 4, 2))
+    depth = torch.arange(4)[None]
+    spent = bound.price(depth, cells).cumsum(-1) - bound.price(depth, cells)
+    accepted = bound.allows(depth, cells, spent)
+    # 0, ln 2, 2 ln 2: the second is still within
+    assert accepted.tolist() == [[True, True, False, False]]
 
 
 def test_a_sampler_that_carries_its_prices_leaves_one_dial(dream: World) -> None:

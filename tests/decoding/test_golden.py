@@ -45,7 +45,7 @@ def test_the_method_equals_adjust_commit_by_commit(
     steps = list(decode(golden_dream, canvas, policy, NOISE))
     for step in steps:
         for commit in step.commits:
-            if len(commit.rows):
+            if bool(commit.written.any()):
                 canvas = canvas.write(commit)
                 history.append(canvas.tokens[0])
     assert torch.equal(torch.stack(history), ADJUST[f"greedy_history_K{commits}"])

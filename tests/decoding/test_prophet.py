@@ -181,10 +181,11 @@ def test_anchors_survive_and_are_never_written(name: str, world: World) -> None:
     assert (response[:, [4, 5, 9]] == torch.tensor([11, 12, 13])).all()
     assert (response != world.base.mask_id).all()
     written = {
-        (int(r), int(c))
-        for s in steps
-        for k in s.commits
-        for r, c in zip(k.rows, k.columns, strict=True)
+        (row, column)
+        for step in steps
+        for commit in step.commits
+        for row, entries in enumerate(commit.entries())
+        for column, _, _ in entries
     }
     assert len(written) == 3 * (LENGTH - 3)
     for trajectory in dlmjoint.trajectories.record.record(canvas, steps, (0, 1, 2)):

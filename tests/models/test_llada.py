@@ -17,6 +17,7 @@ from dlmjoint.models.llada import REFUSED, Llada, LladaConfig
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from tests.conftest import GOLDEN
+from tests.decoding.rectangles import cells_of
 
 EXPECTED = load_file(GOLDEN / "llada" / "expected.safetensors")
 
@@ -89,9 +90,8 @@ def test_guidance_of_scale_zero_changes_no_token_and_costs_two_forwards() -> Non
 
 def test_ends_come_last_where_the_order_says_so() -> None:
     base = Llada.random()
-    log_probs = torch.full((3, 40), -9.0, dtype=torch.float64)
-    log_probs[0, base.eos_id], log_probs[1, 5], log_probs[2, 7] = -0.1, -0.5, -0.3
-    cells = torch.arange(3)
+    log_probs = torch.full((1, 3, 40), -9.0)
+    log_probs[0, 0, base.eos_id], log_probs[0, 1, 5], log_probs[0, 2, 7] = -0.1, -0.5, -0.3
     order = EndsLast(HighProbability()).prepare(base)
-    ranks = order.rank(log_probs, cells, cells, dlmjoint.random.Noise(0, (0, 1, 2)))
-    assert ranks.argsort(descending=True).tolist() == [2, 1, 0]
+    ranks = order.rank(cells_of(log_probs), dlmjoint.random.Noise(0, (0,)))
+    assert ranks.argsort(descending=True).tolist() == [[2, 1, 0]]

@@ -74,10 +74,10 @@ def scripted(base: Base, text: str, prompt: str = HOSTILE, seed: int = 0) -> Sce
             writer = "base" if depth == 0 else "sampler" if order else "fill"
             commits.append(
                 Commit(
-                    rows=torch.tensor([0]),
-                    columns=torch.tensor([canvas.response.start + column]),
-                    tokens=torch.tensor([ids[column]]),
-                    log_probs=torch.rand(1, generator=generator).double().log(),
+                    columns=torch.tensor([[canvas.response.start + column]]),
+                    tokens=torch.tensor([[ids[column]]]),
+                    log_probs=torch.rand(1, 1, generator=generator).log(),
+                    written=torch.tensor([[True]]),
                     writer=writer,
                 )
             )

@@ -20,7 +20,6 @@ from dlmjoint.trajectories.batching import (
     columns_that_fit,
     drawing_bytes,
     forward_bytes,
-    row_bytes,
 )
 from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import PromptFile
@@ -127,10 +126,10 @@ def test_auto_takes_what_memory_allows_and_no_more_than_helps(
     plenty = 1 << 40
     assert most(plenty) == batching.ENOUGH["cpu"]
     assert most(plenty, width=5000) == 5000  # a single row may be longer than what helps
-    scarce = next(free for free in range(1 << 29, 1 << 31, 1 << 19) if _fits(golden_dream, free))
+    scarce = next(free for free in range(1 << 28, 1 << 31, 1 << 18) if _fits(golden_dream, free))
     assert 20 <= most(scarce) < batching.ENOUGH["cpu"]
     with pytest.raises(ConfigError, match="a canvas of 20 columns does not fit"):
-        most(1 << 29)
+        most(1 << 28)
 
 
 def _fits(base: TransformerBase, free: int) -> bool:
@@ -157,19 +156,17 @@ def test_ranking_and_drawing_take_no_more_memory_than_arithmetic_says(
     policy = Policy(draw=Draw(top_p=top_p)).prepare(golden_dream)
     hidden = torch.randn(*canvas.tokens.shape, golden_dream.hidden_size)
     prediction = Prediction(hidden, torch.ones_like(canvas.attends))
-    noise = Noise(0, tuple(range(8)))
+    noise = Noise(0, tuple(range(8))).over(40, canvas.tokens.device)
     turn = Turn(
         golden_dream, policy.order, policy.draw, policy.refine, None, noise, 0, canvas, prediction
     )
 
     def written() -> Commit:
-        return turn.commit(turn.next(torch.ones(8, dtype=torch.bool)))
+        return turn.commit(turn.first(turn.cells(turn.open(), 40), 40))
 
     with torch.inference_mode():
+        written()  # constants of the vocabulary are made once
         measured = most_live_bytes(written)
-    vocabulary = golden_dream.vocab_size
-    said = drawing_bytes(vocabulary, 8 * 40) + 8 * row_bytes(vocabulary)
-    checks = 4 * golden_dream.vocab_size * 8 * 40  # shapes are checked here: arguments live longer
-    assert measured <= said + checks
-    if top_p < 1:
-        assert measured > 0.9 * said
+    said = drawing_bytes(golden_dream.vocab_size, 8 * 40)
+    checks = 8 * golden_dream.vocab_size * 8 * 40  # shapes are checked here: arguments live longer
+    assert 0.75 * said < measured <= said + checks

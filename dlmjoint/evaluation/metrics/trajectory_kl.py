@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import Never
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
 from dlmjoint.evaluation.metrics.kept import kept
@@ -89,7 +91,9 @@ def excess_nats(base: Base, policy: Policy, exact: list[Generation]) -> Float[np
     place = torch.zeros_like(tokens)
     place.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     forced = replace(
-        policy, order=ForcedOrder(place), draw=ForcedDraw(inner=policy.draw, tokens=tokens)
+        policy,
+        order=ForcedOrder(place.to(base.device)),
+        draw=ForcedDraw(inner=policy.draw, tokens=tokens.to(base.device)),
     )
     canvas = base.canvas([generation.prompt for generation in exact], tokens.shape[1])
     fixed = torch.ones_like(tokens, dtype=torch.bool).scatter(1, order, False)
@@ -112,9 +116,9 @@ class ForcedOrder(Order):
     place: Int[Tensor, "B N"]
     """place[i, c]: when example i writes column c."""
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """Earlier is higher."""
-        return -self.place[_examples(rows, noise), columns.cpu()].double().to(rows.device)
+        return -self.place[_examples(cells.rows_of_all, noise), cells.places].double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +132,21 @@ class ForcedDraw(Draw):
         """The inner draw's."""
         return self.inner.log_probs(logits)
 
-    def pick(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
-        """The given ones."""
-        return self.tokens[_examples(rows, noise), columns.cpu()].to(rows.device)
+    def shape(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
+        """The inner draw's."""
+        return self.inner.shape(logits)
+
+    def write(
+        self, logits: Tensor, rows: Tensor, columns: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """The given tokens."""
+        tokens = self.tokens[_examples(rows, noise), columns]
+        return tokens, logits.double().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
 
 
-def _examples(rows: Int[Tensor, " C"], noise: Noise) -> Int[Tensor, " C"]:
+def _examples(rows: Int[Tensor, "*cells"], noise: Noise) -> Int[Tensor, "*cells"]:
     """Which followed trajectory each row is: finished rows leave the batch, so row numbers move."""
-    return torch.tensor(noise.example_ids)[rows.cpu()]
+    return sent(noise.example_ids, rows.device)[rows]
 
 
 def _comparable(draw: Draw) -> tuple[float, float, frozenset[int | str]]:

@@ -1,0 +1,88 @@
+"""Cells as rectangles: M per row, and a look at their logits when somebody wants one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlmjoint.decoding.look import Look
+from dlmjoint.types import Canvas
+
+Reader = Callable[[Int[Tensor, "B M"], Int[Tensor, "B M"]], Look]
+"""Rows and columns of some cells to the look at their logits."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """M columns of every row, ascending where nothing else is said."""
+
+    rows: Int[Tensor, " B"]
+    """Which rows of the canvas."""
+    columns: Int[Tensor, "B M"]
+    """Canvas columns, all different within a row."""
+    open: Bool[Tensor, "B M"]
+    """The cells that may be written; the others are there because the rectangle has room."""
+    start: int
+    """The response's first column."""
+    read: Reader = field(repr=False)
+    seen: Look | None = field(default=None, repr=False)
+    """The look, where it was taken with more cells already."""
+
+    @cached_property
+    def look(self) -> Look:
+        """What there is to know of their logits; computed when it is first asked for."""
+        return self.read(self.rows_of_all, self.columns) if self.seen is None else self.seen
+
+    @property
+    def taken(self) -> Look | None:
+        """The look, if it was taken."""
+        return self.__dict__.get("look", self.seen)
+
+    @property
+    def places(self) -> Int[Tensor, "B M"]:
+        """Columns counted from the response's first."""
+        return self.columns - self.start
+
+    @property
+    def rows_of_all(self) -> Int[Tensor, "B M"]:
+        """The row of every cell."""
+        return self.rows[:, None].expand_as(self.columns)
+
+    def opened(self, cells: Bool[Tensor, "B M"]) -> "Cells":
+        """The same cells, of which these may be written."""
+        return replace(self, open=cells, seen=self.taken)
+
+    def at(self, index: Int[Tensor, "B M"]) -> "Cells":
+        """Some cells of every row, in the order of the index."""
+        seen = None if self.taken is None else self.taken.at(index)
+        return Cells(
+            self.rows,
+            self.columns.gather(1, index),
+            self.open.gather(1, index),
+            self.start,
+            self.read,
+            seen,
+        )
+
+
+def columns_of(mask: Bool[Tensor, "B L"], most: int) -> Int[Tensor, "B M"]:
+    """The columns where a mask is true, ascending, in a rectangle of `most` that holds every row's;
+    behind them come others. No size is asked of the device."""
+    return mask.byte().sort(dim=-1, descending=True, stable=True).indices[:, :most]
+
+
+def block_of(canvas: Canvas, block_length: int) -> Int[Tensor, " L"]:
+    """The number of every column's block, counted from the response's first; negative before it."""
+    columns = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
+    return (columns - canvas.response.start).div(block_length, rounding_mode="floor")
+
+
+def first_block(canvas: Canvas, block_length: int) -> Bool[Tensor, "B L"]:
+    """The response columns of each row's first block with a mask in it; none in a finished row."""
+    block = block_of(canvas, block_length)
+    beyond = canvas.tokens.shape[1]
+    first = block.expand_as(canvas.tokens).masked_fill(~canvas.masked, beyond).amin(-1, True)
+    return (block == first) & (block >= 0)

@@ -1,0 +1,83 @@
+"""How many tokens a forward writes, one by one or from one look: what happens between two forwards."""
+
+import torch
+from torch import Tensor
+
+from dlmjoint.decoding.ahead import Ahead
+from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.schedule import Schedule
+from dlmjoint.decoding.turn import Turn
+
+
+def write_tokens(turn: Turn, policy: Policy, ahead: Ahead) -> None:
+    """Write tokens in every unfinished row, in its order, for as long as its schedule allows.
+
+    Marginals write from one look; a sampler renews the prediction after each token, and the look
+    with it.
+    """
+    if not ahead.tokens:  # Dream's own schedule has forwards that write nothing
+        return
+    quota = ahead.quota.minimum(turn.canvas.masked.sum(-1))
+    cells = turn.cells(ahead.candidates & turn.canvas.masked, ahead.seen)
+    write = _as_allowed if policy.schedule.adaptive else _as_planned
+    write(turn, policy, ahead, quota, cells)
+
+
+def _as_planned(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: Cells) -> None:
+    """The quota, known beforehand: the host asks nothing."""
+    if not policy.refine.passes:
+        chosen = turn.first(cells, min(ahead.tokens, cells.columns.shape[1]))
+        turn.commit(chosen.opened(chosen.open & (_steps(chosen) < quota[:, None])))
+        return
+    for depth in range(ahead.tokens):
+        going = quota > depth
+        if depth > 0:
+            opened = turn.open() & going[:, None]
+            turn.improve(opened.any(-1))
+            cells = turn.cells(opened, ahead.open[depth])
+        chosen = turn.first(cells, 1)
+        writer = policy.refine.writer if depth else "base"
+        turn.commit(chosen.opened(chosen.open & going[:, None]), writer)
+
+
+def _as_allowed(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: Cells) -> None:
+    """As long as the schedule allows what it sees. Whether any row goes on is asked once per look."""
+    made, spent = torch.zeros_like(quota), torch.zeros_like(quota, dtype=torch.float64)
+    going, rows = quota > 0, None
+    while True:
+        some = cells.rows
+        width = 1 if policy.refine.passes else min(ahead.tokens, cells.columns.shape[1])
+        chosen = turn.first(cells, width)
+        depth = made[some][:, None] + _steps(chosen)
+        open_cells = chosen.open & going[some][:, None] & (depth < quota[some][:, None])
+        allowed, total = _allowed(policy.schedule, depth, chosen.opened(open_cells), spent[some])
+        writer = policy.refine.writer if rows is not None else "base"
+        turn.commit(chosen.opened(allowed), writer)
+        made = made.index_add(0, some, allowed.sum(-1))
+        spent = spent.index_copy(0, some, total)
+        on = torch.zeros_like(going).index_copy(0, some, (allowed == open_cells).all(-1))
+        opened = turn.open() & (going & on & (made < quota))[:, None]
+        rows, most = turn.ask(opened.sum(-1))
+        if not len(rows):
+            return
+        going = opened.any(-1)
+        if policy.refine.passes:
+            turn.improve(going, rows)
+        cells = turn.cells(opened, most, rows)
+
+
+def _allowed(
+    schedule: Schedule, depth: Tensor, cells: Cells, spent: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The open cells up to the first that the schedule does not allow, and what each row has spent
+    with them. The first token of a forward is written whatever the schedule says."""
+    price = schedule.price(depth, cells) * cells.open
+    before = spent[:, None] + price.cumsum(-1) - price
+    fine = cells.open & (schedule.allows(depth, cells, before) | (depth == 0))
+    allowed = fine.long().cumprod(-1).bool()
+    return allowed, spent + (price * allowed).sum(-1)
+
+
+def _steps(cells: Cells) -> Tensor:
+    return torch.arange(cells.columns.shape[1], device=cells.columns.device)

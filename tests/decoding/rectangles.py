@@ -1,0 +1,19 @@
+"""Cells whose logits a test writes down itself."""
+
+import torch
+from torch import Tensor
+
+from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.look import Look, look_at, raw_gap
+
+
+def cells_of(logits: Tensor) -> Cells:
+    """Open cells with these logits [B, M, V], from the response's first column on."""
+    rows, width = logits.shape[:2]
+
+    def read(at_rows: Tensor, columns: Tensor) -> Look:
+        flat = logits[at_rows.flatten(), columns.flatten()].float()
+        return Look.joined([look_at(flat.clone(), raw_gap(flat))], columns.shape)
+
+    columns = torch.arange(width).expand(rows, -1)
+    return Cells(torch.arange(rows), columns, torch.ones_like(columns, dtype=torch.bool), 0, read)

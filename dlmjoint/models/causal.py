@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.models.base import IMPOSSIBLE, Base
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.dream import Dream
-from dlmjoint.models.files import torch_dtype
+from dlmjoint.models.files import refused_pickle, torch_dtype
 from dlmjoint.models.transformer import fingerprint, with_previous
 from dlmjoint.types import Canvas, Prediction
 
@@ -106,6 +107,8 @@ class Autoregressive(Base):
             tokenizer = any_tokenizer(str(name))
         except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
             raise LoadError(f"the model {name} does not load: {error}") from error
+        except UnpicklingError as error:
+            raise refused_pickle(name) from error
         if getattr(model.config, "final_logit_softcapping", None):
             raise ConfigError(f"{name} caps its logits, which is not built in")
         ids = id_map(base, tokenizer, str(name))

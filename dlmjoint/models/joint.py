@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.base import Base
-from dlmjoint.models.files import ModelFiles, differences
+from dlmjoint.models.files import ModelFiles, differences, refuse_pickles
 from dlmjoint.models.layout import Layout
 from dlmjoint.models.load import Loading, find_family, load_base, outside
 from dlmjoint.models.transformer import TransformerBase
@@ -211,11 +211,13 @@ class JointSampler(PreTrainedModel):
     def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> "JointSampler":  # pyright: ignore[reportIncompatibleMethodOverride]
         """The sampler in a folder or hub repository.
 
-        Raises LoadError if it is missing, incomplete, corrupt, or no joint sampler.
+        Only safetensors files are read: a pickle (`.bin`) may hold code. Raises LoadError if it is
+        missing, incomplete, corrupt, or no joint sampler.
         """
+        refuse_pickles(Path(name))
         try:
             sampler, report = super().from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                str(name), *args, output_loading_info=True, **kwargs
+                str(name), *args, output_loading_info=True, use_safetensors=True, **kwargs
             )
         except (OSError, SafetensorError, ValueError, KeyError, HFValidationError) as error:
             if isinstance(error, LoadError):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
 from tests.conftest import GOLDEN
+from tests.hostile import Hostile
 
 ADJUST = load_file(GOLDEN / "adjust" / "expected.safetensors")
 WEIGHTS = load_file(GOLDEN / "adjust" / "reference_sampler.safetensors")
@@ -88,6 +90,28 @@ def test_a_corrupt_sampler_is_refused(tmp_path: Path, random_sampler: JointSampl
     (tmp_path / "model.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(LoadError, match="does not load"):
         JointSampler.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"gain.weight": torch.ones(2)}])
+@pytest.mark.parametrize("pickled", ["pytorch_model.bin", "last.ckpt"])
+def test_a_sampler_in_a_pickle_is_refused_and_nothing_of_it_is_run(
+    tmp_path: Path, random_sampler: JointSampler, pickled: str, content: dict[str, Any]
+) -> None:
+    folder = tmp_path / "sampler"
+    random_sampler.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(content or {"a": Hostile(tmp_path / "made")}, folder / pickled)
+    with pytest.raises(LoadError, match=rf"{pickled}.*nothing of it was run.*model\.safetensors"):
+        JointSampler.from_pretrained(folder)
+    assert not (tmp_path / "made").exists()
+
+
+def test_weights_beside_a_pickle_are_read(tmp_path: Path, random_sampler: JointSampler) -> None:
+    random_sampler.save_pretrained(tmp_path)
+    torch.save({"a": Hostile(tmp_path / "made")}, tmp_path / "pytorch_model.bin")
+    assert torch.equal(
+        JointSampler.from_pretrained(tmp_path).project.weight, random_sampler.project.weight
+    )
 
 
 def test_a_base_is_no_sampler(golden_dream: TransformerBase) -> None:

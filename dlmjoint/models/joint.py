@@ -115,15 +115,17 @@ class JointSampler(PreTrainedModel):
         attends: Bool[Tensor, "B L"],
     ) -> Float[Tensor, "B L D"]:
         """The hidden states given the tokens now on the canvas (one pass, ADJUST Eq. 4)."""
-        dtype = self.project.weight.dtype  # the base may be in a smaller one
+        # One type from end to end: the base may be in a smaller one, and so are products in mixed
+        # precision, where a norm of weights in another type than its input's has no fused kernel.
+        dtype = self.project.weight.dtype
         embedding, hidden = embedding.to(dtype), hidden.to(dtype)
         inputs = torch.cat([self.norm_embedding(embedding), self.norm_hidden(hidden)], dim=-1)
-        inputs = self.project(inputs)
+        inputs = self.project(inputs).to(dtype)
         self._layout = layout = Layout.of(
             self.layer_config, self.rotary, inputs, positions, attends, self._layout
         )
         update = self.block(inputs, attention_mask=layout.mask, position_embeddings=layout.rotary)
-        return hidden + self.gain(update)
+        return hidden + self.gain(update.to(dtype))
 
     @classmethod
     def over(

@@ -31,7 +31,7 @@ class Noise:
         """The same noise with the seeds of so many response columns on a device: it then draws
         without a word between the device and the host."""
         held = _Seeds(columns, device, torch.arange(len(self.example_ids), device=device), self)
-        held.table("token")
+        held.tables["lines"] = _lines(held.table("token"))
         return Noise(self.seed, self.example_ids, held)
 
     def select(self, rows: Bool[Tensor, " B"]) -> "Noise":
@@ -49,7 +49,7 @@ class Noise:
         return Noise(self.seed, tuple(self.example_ids[row] for row in rows), held)
 
     def exponential(
-        self, rows: Int[Tensor, "*cells"], columns: Int[Tensor, "*cells"], vocab_size: int
+        self, rows: Int[Tensor, "*#cells"], columns: Int[Tensor, "*cells"], vocab_size: int
     ) -> Float[Tensor, "*cells V"]:
         """Minus a standard exponential number for every word of some cells, on their device; `columns`
         count from the response's first. Of p / E over the words the greatest is a draw from p: the
@@ -61,8 +61,7 @@ class Noise:
         probabilities are right to one part in ten millions. The usual float32 numbers, cut off at
         2^-24, favour likely words (arXiv 2409.02908).
         """
-        seeds = self._seeds("token", rows, columns)[..., None]
-        factor, shift = _mixed(seeds, 1).bitwise_or_(1), _mixed(seeds, 2)
+        factor, shift = self._line(rows, columns)
         hashed = torch.addcmul(shift, factor, _words(vocab_size, rows.device))
         return torch.mul(hashed, 2.0**-63).copysign_(-1.0).log1p_()
 
@@ -77,6 +76,15 @@ class Noise:
     ) -> Float[Tensor, "*cells"]:
         """One number in (0, 1) per cell, independent of its tokens' noise and of other purposes'."""
         return _uniform(self._seeds(purpose, rows, columns), 1)
+
+    def _line(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The two constants of every cell's hash, [*cells, 1] each."""
+        if self._over is None:
+            lines = _lines(self._seeds("token", rows, columns))
+        else:
+            lines = self._over.tables["lines"][self._over.rows[rows], columns]
+        factor, shift = lines.split(1, dim=-1)
+        return factor, shift
 
     def _seeds(self, purpose: str, rows: Tensor, columns: Tensor) -> Int[Tensor, "*cells"]:
         """One seed per cell."""
@@ -97,7 +105,7 @@ class _Seeds:
     """Where the rows are in the tables."""
     noise: Noise
     """Of the whole batch."""
-    tables: dict[str, Int[Tensor, "B N"]] = field(default_factory=dict)
+    tables: dict[str, Int[Tensor, "B N *k"]] = field(default_factory=dict)
 
     def table(self, purpose: str) -> Int[Tensor, "B N"]:
         """The seeds for a purpose."""
@@ -111,6 +119,11 @@ class _Seeds:
             ]
             self.tables[purpose] = torch.tensor(seeds, dtype=torch.long, device=self.device)
         return self.tables[purpose]
+
+
+def _lines(seeds: Int[Tensor, "*cells"]) -> Int[Tensor, "*cells 2"]:
+    """An odd factor and a shift for every cell."""
+    return torch.stack([_mixed(seeds, 1).bitwise_or_(1), _mixed(seeds, 2)], dim=-1)
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from torch import Tensor
 from dlmjoint.decoding.look import Look
 from dlmjoint.types import Canvas
 
-Reader = Callable[[Int[Tensor, "B M"], Int[Tensor, "B M"]], Look]
+Reader = Callable[[Int[Tensor, "B 1"], Int[Tensor, "B M"]], Look]
 """Rows and columns of some cells to the look at their logits."""
 
 
@@ -30,11 +30,13 @@ class Cells:
     read: Reader = field(repr=False)
     seen: Look | None = field(default=None, repr=False)
     """The look, where it was taken with more cells already."""
+    among: bool = False
+    """Whether they are some of other cells, in whose look theirs is."""
 
     @cached_property
     def look(self) -> Look:
         """What there is to know of their logits; computed when it is first asked for."""
-        return self.read(self.rows_of_all, self.columns) if self.seen is None else self.seen
+        return self.read(self.rows[:, None], self.columns) if self.seen is None else self.seen
 
     @property
     def taken(self) -> Look | None:
@@ -57,14 +59,12 @@ class Cells:
 
     def at(self, index: Int[Tensor, "B M"]) -> "Cells":
         """Some cells of every row, in the order of the index."""
-        seen = None if self.taken is None else self.taken.at(index)
+        columns, cells = self.columns.gather(1, index), self.open.gather(1, index)
+        if self.taken is None and not self.among:
+            return Cells(self.rows, columns, cells, self.start, self.read)
+        # What was seen with all is taken from there, if somebody asks.
         return Cells(
-            self.rows,
-            self.columns.gather(1, index),
-            self.open.gather(1, index),
-            self.start,
-            self.read,
-            seen,
+            self.rows, columns, cells, self.start, lambda *_: self.look.at(index), among=True
         )
 
 

@@ -67,11 +67,11 @@ class Draw:
 
     def write(
         self,
-        logits: Float[Tensor, "C V"],
-        rows: Int[Tensor, " C"],
-        columns: Int[Tensor, " C"],
+        logits: Float[Tensor, "*cells V"],
+        rows: Int[Tensor, "*#cells"],
+        columns: Int[Tensor, "*cells"],
         noise: Noise,
-    ) -> tuple[Int[Tensor, " C"], Float[Tensor, " C"]]:
+    ) -> tuple[Int[Tensor, "*cells"], Float[Tensor, "*cells"]]:
         """One token per cell and its log-probability, from shaped logits, which it writes over;
         `columns` count from the response's first."""
         one = odds_of(logits)
@@ -80,7 +80,7 @@ class Draw:
         drawn = noise.exponential(rows, columns, logits.shape[-1])
         # The greatest of p / E: E comes with a minus, so the least. Where p is 0 the ratio is 0.
         tokens = one.odds.scatter_(-1, one.best, 1.0).div_(drawn).argmin(-1)
-        return tokens, one.behind.gather(-1, tokens[:, None]).squeeze(-1) - one.others.log1p()
+        return tokens, one.behind.gather(-1, tokens[..., None]).squeeze(-1) - one.others.log1p()
 
     def pick(
         self,

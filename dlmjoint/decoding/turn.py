@@ -84,7 +84,9 @@ class Turn:
             self.look(cells, int(cells.sum(-1).max()))
         assert self._seen is not None
         gaps = torch.zeros_like(cells, dtype=torch.float32)
-        return gaps.scatter(1, self._seen.columns, self._seen.look.gap).masked_fill(~cells, 0)
+        gap = self._seen.look.gap
+        assert gap is not None  # it was watched
+        return gaps.scatter(1, self._seen.columns, gap).masked_fill(~cells, 0)
 
     def first(self, cells: Cells, count: int) -> Cells:
         """The first `count` open cells of every row in the order in which they are written; behind
@@ -163,34 +165,37 @@ class Turn:
         decoding reads its looks."""
         return self.draw.log_probs(self.base.unembed(self.prediction.hidden[rows, columns]))
 
-    def _read(self, rows: Int[Tensor, "B M"], columns: Int[Tensor, "B M"]) -> Look:
+    def _read(self, rows: Int[Tensor, "B 1"], columns: Int[Tensor, "B M"]) -> Look:
         """A look at some cells, a chunk of logits at a time."""
         looks = []
-        for _, logits in self._logits(rows, columns):
-            if self.watched is None:
-                gap = logits.new_full((len(logits),), torch.nan, dtype=torch.float32)
-            else:
-                gap = raw_gap(logits)
+        for _, _, logits in self._logits(rows, columns):
+            gap = None if self.watched is None else raw_gap(logits)
             looks.append(look_at(self.draw.shape(logits), gap))
         return Look.joined(looks, columns.shape)
 
     def _drawn(self, cells: Cells) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
         """A token for each cell and its log-probability."""
-        rows, places = cells.rows_of_all.flatten(), cells.places.flatten()
         drawn = [
-            self.draw.write(self.draw.shape(logits), rows[part], places[part], self.noise)
-            for part, logits in self._logits(cells.rows_of_all, cells.columns)
+            self.draw.write(self.draw.shape(logits), rows, columns - cells.start, self.noise)
+            for rows, columns, logits in self._logits(cells.rows[:, None], cells.columns)
         ]
+        if len(drawn) == 1 and drawn[0][0].shape == cells.columns.shape:
+            return drawn[0]
         tokens, log_probs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         return tokens.view(cells.columns.shape), log_probs.view(cells.columns.shape)
 
     def _logits(
-        self, rows: Int[Tensor, "B M"], columns: Int[Tensor, "B M"]
-    ) -> Iterator[tuple[slice, Float[Tensor, "C V"]]]:
-        """The raw logits of some cells, part by part, with where the part is."""
-        rows, columns = rows.flatten(), columns.flatten()
-        for part in in_parts(len(rows), self.base.vocab_size):
-            yield part, self.base.unembed(self.prediction.hidden[rows[part], columns[part]])
+        self, rows: Int[Tensor, "B #M"], columns: Int[Tensor, "B M"]
+    ) -> Iterator[tuple[Int[Tensor, "*#cells"], Int[Tensor, "*cells"], Float[Tensor, "*cells V"]]]:
+        """Rows, columns and raw logits of some cells: all at once if they fit, else part by part."""
+        parts = list(in_parts(columns.numel(), self.base.vocab_size))
+        if len(parts) == 1:
+            yield rows, columns, self.base.unembed(self.prediction.hidden[rows, columns])
+            return
+        rows, columns = rows.expand_as(columns).flatten(), columns.flatten()
+        for part in parts:
+            some = rows[part], columns[part]
+            yield *some, self.base.unembed(self.prediction.hidden[some])
 
     def drafting(self) -> None:
         """From here on commits are drafts: `keep_first` may take them back."""
@@ -202,8 +207,12 @@ class Turn:
         drafts = self.commits[self._settled :]
         if not drafts:
             return None
-        names = ("columns", "tokens", "log_probs", "written")
-        return Commit(*(torch.cat([getattr(d, name) for d in drafts], 1) for name in names))
+        return Commit(
+            torch.cat([draft.columns for draft in drafts], 1),
+            torch.cat([draft.tokens for draft in drafts], 1),
+            torch.cat([draft.log_probs for draft in drafts], 1),
+            torch.cat([draft.written for draft in drafts], 1),
+        )
 
     def keep_first(self, accepted: Int[Tensor, " B"]) -> None:
         """Take back every draft of a row beyond its number of accepted ones."""

@@ -44,7 +44,7 @@ def _as_planned(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: 
 def _as_allowed(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: Cells) -> None:
     """As long as the schedule allows what it sees. Whether any row goes on is asked once per look."""
     made, spent = torch.zeros_like(quota), torch.zeros_like(quota, dtype=torch.float64)
-    going, rows = quota > 0, None
+    going, rows, goes_on = quota > 0, None, True
     while True:
         some = cells.rows
         width = 1 if policy.refine.passes else min(ahead.tokens, cells.columns.shape[1])
@@ -52,12 +52,20 @@ def _as_allowed(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: 
         depth = made[some][:, None] + _steps(chosen)
         open_cells = chosen.open & going[some][:, None] & (depth < quota[some][:, None])
         allowed, total = _allowed(policy.schedule, depth, chosen.opened(open_cells), spent[some])
-        writer = policy.refine.writer if rows is not None else "base"
-        turn.commit(chosen.opened(allowed), writer)
-        made = made.index_add(0, some, allowed.sum(-1))
+        chosen, number = chosen.opened(allowed), allowed.sum(-1)
+        made = made.index_add(0, some, number)
         spent = spent.index_copy(0, some, total)
         on = torch.zeros_like(going).index_copy(0, some, (allowed == open_cells).all(-1))
-        opened = turn.open() & (going & on & (made < quota))[:, None]
+        going = going & on & (made < quota)
+        if width > 1:  # few of the cells that were looked at are drawn, and seldom more follow
+            width, goes_on = torch.stack([number.max(), going.any()]).tolist()
+            if not width:  # a later look may allow nothing
+                return
+            chosen = chosen.at(_steps(chosen)[:width].expand(len(number), -1))
+        turn.commit(chosen, policy.refine.writer if rows is not None else "base")
+        if not goes_on:
+            return
+        opened = turn.open() & going[:, None]
         rows, most = turn.ask(opened.sum(-1))
         if not len(rows):
             return

@@ -186,13 +186,13 @@ class TransformerBase(Base):
         """The network's own last hidden states after its final norm: of all columns, or of those
         the memory has announced."""
         model = self.network.model
-        some = memory is not None and not memory.whole
-        hidden = model.embed_tokens(canvas.tokens[:, memory.columns] if some else canvas.tokens)
+        some = None if memory is None or memory.whole else memory.columns
+        hidden = model.embed_tokens(canvas.tokens if some is None else canvas.tokens[:, some])
         self._layout = layout = Layout.of(
             self.config, model.rotary_emb, hidden, canvas.positions, canvas.attends, self._layout
         )
-        if some:
-            layout = layout.at(memory.columns)
+        if some is not None:
+            layout = layout.at(some)
         for block in model.layers:
             hidden = block(
                 hidden,

@@ -12,8 +12,8 @@ def cells_of(logits: Tensor) -> Cells:
     rows, width = logits.shape[:2]
 
     def read(at_rows: Tensor, columns: Tensor) -> Look:
-        flat = logits[at_rows.flatten(), columns.flatten()].float()
-        return Look.joined([look_at(flat.clone(), raw_gap(flat))], columns.shape)
+        found = logits[at_rows, columns].float()
+        return look_at(found.clone(), raw_gap(found))
 
     columns = torch.arange(width).expand(rows, -1)
     return Cells(torch.arange(rows), columns, torch.ones_like(columns, dtype=torch.bool), 0, read)

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
+from dlmjoint.atomic import sweep
 from dlmjoint.completion import completion
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
@@ -116,8 +117,10 @@ def run(
         resolved = parser.dump(settings.clone(with_meta=False))
         values = parser.instantiate(settings)
         values.pop("config", None)
-        command(**values)
         folder = settings.get("output") or settings.get("run_dir")
+        if folder is not None:
+            sweep(Path(str(folder)))
+        command(**values)
         makes = not settings.get("dry_run") and command.__name__ not in REREADING
         if makes and folder is not None and Path(str(folder)).is_dir():  # a file says it inside
             write_text(Path(str(folder)) / "config.yaml", resolved)

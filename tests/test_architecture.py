@@ -7,7 +7,7 @@ import dlmjoint
 
 ROOT = Path(dlmjoint.__file__).parent
 RANKS = [
-    {"types", "errors", "random", "provenance", "signals", "pickles", "paths", "verbs"},
+    {"types", "errors", "random", "provenance", "signals", "pickles", "paths", "atomic", "verbs"},
     {"models"},
     {"decoding"},
     {"trajectories"},

@@ -15,7 +15,7 @@ from dlmjoint.bench.suite import Setting, Suite, find_suite
 from dlmjoint.bench.table import table_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.provenance import provenance, write_json
-from dlmjoint.signals import ending_on_sigterm
+from dlmjoint.signals import ending_on_request
 
 
 def bench(
@@ -58,7 +58,7 @@ def bench(
         raise ConfigError(f"workdir {workdir} is no folder")
     chosen = find_suite(suite)
     # A folder of its own: whatever is in the workdir stays as it is.
-    with ending_on_sigterm(), tempfile.TemporaryDirectory(dir=workdir) as temporary:
+    with ending_on_request(), tempfile.TemporaryDirectory(dir=workdir) as temporary:
         setting = Setting(
             models=_known(models or list(chosen.full_size if on_gpu else chosen.on_cpu)),
             batch_sizes=_at_least(

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 from torch import Tensor
 
+from dlmjoint.atomic import whole_files
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import SINGLE
 from dlmjoint.models.joint import JointSampler
@@ -62,8 +63,9 @@ def export(
         log.warning("%s: exporting to %s", told, folder)
     finished = JointSampler(sampler.config)
     finished.load_state_dict(weights)
-    finished.save_pretrained(folder)
-    write_json(folder / METRICS, {"step": steps, **measured})
-    write_provenance(folder, settings)
+    with whole_files(folder) as temporary:
+        finished.save_pretrained(temporary)
+        write_provenance(temporary, settings)
+        write_json(temporary / METRICS, {"step": steps, **measured})  # says how trained they are
     log.info("exported the sampler to %s", folder)
     return folder

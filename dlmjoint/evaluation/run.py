@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dlmjoint.atomic import sweep
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.evaluation import generations, settings
@@ -62,6 +63,7 @@ def run(
     jobs = plan(loaded, tasks, run_dir, seed, reference_seed)
     processes.wait()  # all have read the settings: what is refused, is refused by all
     if processes.first:
+        sweep(run_dir)
         write_json(run_dir / settings.FILE, new)
         asked = {"base": base.name, "seed": seed, "reference_seed": reference_seed}
         write_provenance(run_dir, asked | {"processes": processes.world})

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlmjoint.atomic import sweep
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import DataError, MismatchError
 from dlmjoint.evaluation import generations, settings
@@ -44,6 +45,7 @@ def score(
     decodes again), decoders and tasks. Raises DataError if generations are missing.
     """
     made = settings.load(run_dir)
+    sweep(run_dir)
     chosen = list(tasks) if tasks is not None else settings.build(list(made["tasks"].values()))
     scorer = _Scorer(run_dir, made, chosen, base, decoders, device)
     result = {

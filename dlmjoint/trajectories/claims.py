@@ -10,14 +10,13 @@ they write the same content, each by one rename.
 
 import json
 import os
-import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dlmjoint.atomic import beside, host, is_dead
 from dlmjoint.trajectories.store import TrajectoryStore
 
 BEATS = 10
@@ -72,7 +71,7 @@ class Claims:
     def __init__(self, store: TrajectoryStore, timeout: float) -> None:
         """`timeout`: seconds after its last sign of life until a claim may be taken over."""
         self.store, self.timeout = store, timeout
-        self.host = _host()
+        self.host = host()
         self.owner = json.dumps({"host": self.host, "pid": os.getpid()})
 
     def take(self, waiting: Callable[[], None]) -> Claim | None:
@@ -145,24 +144,11 @@ class Claims:
         found = json.loads(owner)
         if found["host"] != self.host:
             return False
-        try:
-            os.kill(found["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # another user's, but alive
-            return False
-        return False
-
-
-def _host() -> str:
-    """This machine, and the container on it in which process ids mean something."""
-    space = ""
-    with suppress(OSError):
-        space = str(Path("/proc/self/ns/pid").readlink())
-    return f"{platform.node()} {space}".strip()
+        return is_dead(found["pid"])
 
 
 def _now(folder: Path) -> float:
     """The time by the clock of the folder's file system, which may be another machine's."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now.") as file:
-        return os.fstat(file.fileno()).st_mtime
+    with beside(folder / "now") as probe:
+        probe.touch()
+        return probe.stat().st_mtime

@@ -24,7 +24,7 @@ from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.provenance import write_provenance
 from dlmjoint.random import Noise
-from dlmjoint.signals import ending_on_sigterm
+from dlmjoint.signals import ending_on_request
 from dlmjoint.trajectories.batching import Batching
 from dlmjoint.trajectories.claims import Claim, Claims
 from dlmjoint.trajectories.progress import Progress
@@ -66,7 +66,7 @@ class Generator(L.LightningModule):
 
     def predict_step(self, batch: int, batch_idx: int) -> int:
         """How many trajectories were drawn and written: a shard's, or none if none is left."""
-        with ending_on_sigterm():
+        with ending_on_request():
             claim = self.claims.take(waiting=self.progress.tell)
             if claim is None:
                 return 0

@@ -5,8 +5,6 @@ missing can be drawn again by anyone, in any number of processes.
 """
 
 import json
-import os
-import uuid
 from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from filelock import SoftFileLease
 from pyarrow import parquet
 
+from dlmjoint.atomic import sweep, whole
 from dlmjoint.errors import DataError, MismatchError
 from dlmjoint.models.base import Base
 from dlmjoint.provenance import write_json
@@ -85,6 +84,7 @@ class TrajectoryStore:
         Raises MismatchError that names what differs.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         with SoftFileLease(folder / ".manifest.lock", lease_duration=LEASE):
             if not (folder / "manifest.json").exists():
                 write_json(folder / "manifest.json", asdict(manifest))
@@ -129,11 +129,9 @@ class TrajectoryStore:
         found = [trajectory.example_id for trajectory in trajectories]
         assert found == list(self.manifest.shard_ids(shard)), f"shard {shard} is not whole"
         rows = Dataset.from_list([_row(t) for t in trajectories], features=FEATURES)
-        # Process ids alone are not unique among machines that share the folder.
-        temporary = self.folder / f".shard-{shard:05d}.{uuid.uuid4().hex}.parquet"
         table = rows.data.table
-        parquet.write_table(table, temporary, compression="zstd", use_dictionary=REPEATING)
-        os.replace(temporary, self.path(shard))
+        with whole(self.path(shard)) as temporary:
+            parquet.write_table(table, temporary, compression="zstd", use_dictionary=REPEATING)
 
     def check(self, base: Base) -> None:
         """Raise MismatchError unless the trajectories were drawn from this base."""

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation import generations
 from dlmjoint.evaluation.run import run
 from dlmjoint.evaluation.sharding import Processes, launch
+from dlmjoint.provenance import write_text
 from tests.evaluation.test_metrics import generation
 
 
@@ -191,6 +193,20 @@ def test_fewer_examples_do_not_take_the_place_of_scores(base, setup, tmp_path):
     with pytest.raises(ConfigError, match="has scores of 3 examples of word_problems, which 2 "):
         run(base, decoders, [replace(task, n=2)], tmp_path)
     assert (tmp_path / "scores.json").read_text() == "{}"
+
+
+def test_what_a_killed_run_was_writing_goes_with_the_next_start(base, setup, tmp_path, monkeypatch):
+    task, decoders = replace(setup.word_problems, n=2), {"exact": Policy()}
+    run(base, decoders, [task], tmp_path)
+    monkeypatch.setattr("dlmjoint.atomic.os.replace", lambda *_: os._exit(1))
+    process = os.fork()
+    if not process:
+        write_text(tmp_path / "generations" / "exact" / "word_problems.jsonl", "half")
+    os.waitpid(process, 0)
+    monkeypatch.undo()
+    assert list(tmp_path.rglob(".word_problems.jsonl.*"))
+    run(base, decoders, [task], tmp_path)
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_the_tasks_draw_replaces_the_decoders(base, setup, tmp_path):

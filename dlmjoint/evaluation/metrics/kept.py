@@ -1,12 +1,12 @@
 """What is costly to compute, computed once: arrays in a run's cache folder."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from dlmjoint.atomic import whole
 
 
 def kept(cache: Path, name: str, of: object, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -19,9 +19,6 @@ def kept(cache: Path, name: str, of: object, compute: Callable[[], np.ndarray]) 
     if path.exists():
         return np.load(path)
     array = compute()
-    cache.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=cache, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as file:
+    with whole(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
-    os.replace(temporary, path)
     return array

@@ -1,0 +1,130 @@
+"""Files are there whole or not at all; what a killed process was writing goes with the next start."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlmjoint import cli
+from dlmjoint.atomic import FOREIGN, sweep, whole, whole_files
+from dlmjoint.evaluation.metrics.kept import kept
+from dlmjoint.provenance import write_json
+from tests.conftest import GOLDEN
+from tests.distill.processes import CONTEXT, PATIENCE
+
+BASE = str(GOLDEN / "dream")
+CONTEXT.set_forkserver_preload(["dlmjoint.cli"])
+
+
+def _write_and_wait(path: Path) -> None:
+    with whole(path) as temporary:
+        temporary.write_text("half")
+        path.with_name("begun").touch()
+        time.sleep(PATIENCE)
+
+
+def _killed_while_writing(path: Path) -> Path:
+    """What a killed process leaves of a file."""
+    process = CONTEXT.Process(target=_write_and_wait, args=(path,))
+    process.start()
+    begun = path.with_name("begun")
+    end = time.monotonic() + PATIENCE
+    while not begun.exists():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+    (left,) = path.parent.glob(f".{path.name}.*.partial")
+    sweep(path.parent)
+    assert left.exists(), "its writer is alive"
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    begun.unlink()
+    assert left.exists()
+    return left
+
+
+def test_a_killed_writers_file_goes_with_the_next_start_and_the_old_one_stays(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a" / "x.json"
+    write_json(path, 1)
+    left = _killed_while_writing(path)
+    other = path.with_name(".y.partial")
+    other.touch()  # not of ours
+    sweep(tmp_path)
+    assert not left.exists()
+    assert other.exists()
+    assert path.read_text() == "1\n"
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "json": lambda folder: write_json(folder / "x", 1),
+    "array": lambda folder: kept(folder, "x", "of", lambda: np.zeros(2)),
+    "folder": lambda folder: _export(folder / "x"),
+}
+
+
+def _export(folder: Path) -> None:
+    with whole_files(folder) as temporary:
+        (temporary / "one").touch()
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_next_writer_of_a_file_removes_what_a_killed_one_left(
+    tmp_path: Path, kind: str
+) -> None:
+    WRITERS[kind](tmp_path)
+    (path,) = tmp_path.iterdir()
+    left = _killed_while_writing(path)
+    (path.unlink if path.is_file() else lambda: None)()
+    WRITERS[kind](tmp_path)
+    assert not left.exists()
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_json(tmp_path / "x", 1)
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / "x") as temporary:
+        temporary.write_text(str(1 / 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    with pytest.raises(ZeroDivisionError), whole_files(tmp_path) as temporary:
+        (temporary / "x").write_text("2" * int(1 / 0))
+    assert (tmp_path / "x").read_text() == "1\n"
+
+
+def test_another_machines_file_is_left_over_after_a_day(tmp_path: Path) -> None:
+    left = tmp_path / f".x.00000000-{os.getpid()}-00000000.partial"
+    left.touch()
+    sweep(tmp_path)
+    assert left.exists()
+    long_ago = time.time() - FOREIGN - 60
+    os.utime(left, (long_ago, long_ago))
+    sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_what_an_earlier_process_of_ones_own_id_left_is_left_over(tmp_path: Path) -> None:
+    with whole(tmp_path / "x") as temporary:
+        temporary.touch()
+        earlier = temporary.with_name(
+            temporary.name[: -len("00000000.partial")] + "0" * 8 + ".partial"
+        )
+        earlier.touch()
+        sweep(tmp_path)
+        assert temporary.exists()
+        assert not earlier.exists()
+
+
+def test_generate_clears_its_folder_at_its_start(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    start = ["generate", "--base", BASE, "--output", str(output), "--device", "cpu"]
+    prompts = ["--prompts", "dlmjoint.trajectories.prompts.Unconditional", "--prompts.n", "2"]
+    arguments = [*start, *prompts, "--max_new_tokens", "4"]
+    cli.main(arguments)
+    left = [_killed_while_writing(output / name) for name in ("shard-00000.parquet", "x.json")]
+    cli.main(arguments)  # there is nothing to draw
+    assert not any(path.exists() for path in left)

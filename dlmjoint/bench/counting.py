@@ -91,9 +91,9 @@ def counting(vocab_size: int) -> Iterator[Counts]:
     """Counts what is run inside."""
     counter, plain = _Counter(vocab_size), Tensor.tolist
 
-    def counted(tensor: Tensor) -> Any:
+    def counted(self: Tensor) -> Any:
         counter.counts.waits += 1
-        return plain(tensor)
+        return plain(self)
 
     Tensor.tolist = counted  # it is dispatched as nothing
     try:

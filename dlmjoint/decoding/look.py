@@ -1,6 +1,7 @@
 """One look at the logits of some cells: all that orders, schedules, early rules and draws read of them."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -68,16 +69,19 @@ class Look:
 
     def at(self, index: Int[Tensor, "B M"]) -> "Look":
         """Some cells of every row."""
-        parts = (getattr(self, part.name) for part in fields(self))
-        return Look(*(None if part is None else part.gather(1, index) for part in parts))
+        return Look.joined([self], lambda parts: parts[0].gather(1, index))
 
     @classmethod
-    def joined(cls, parts: list["Look"], shape: tuple[int, ...]) -> "Look":
-        """Parts of the cells, put together in the shape of all."""
-        if len(parts) == 1 and parts[0].best.shape == shape:
-            return parts[0]
-        columns = ([getattr(one, part.name) for one in parts] for part in fields(cls))
-        return cls(*(None if c[0] is None else torch.cat(c).view(shape) for c in columns))
+    def joined(cls, looks: list["Look"], join: Callable[[list[Tensor]], Tensor]) -> "Look":
+        """Looks made into one, number by number."""
+        gaps = [look.gap for look in looks if look.gap is not None]
+        return cls(
+            best=join([look.best for look in looks]),
+            others=join([look.others for look in looks]),
+            second=join([look.second for look in looks]),
+            spread=join([look.spread for look in looks]),
+            gap=join(gaps) if gaps else None,
+        )
 
 
 def raw_gap(logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:

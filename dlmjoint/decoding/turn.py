@@ -171,7 +171,9 @@ class Turn:
         for _, _, logits in self._logits(rows, columns):
             gap = None if self.watched is None else raw_gap(logits)
             looks.append(look_at(self.draw.shape(logits), gap))
-        return Look.joined(looks, columns.shape)
+        if len(looks) == 1 and looks[0].best.shape == columns.shape:
+            return looks[0]
+        return Look.joined(looks, lambda parts: torch.cat(parts).view(columns.shape))
 
     def _drawn(self, cells: Cells) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
         """A token for each cell and its log-probability."""

@@ -61,6 +61,9 @@ class Size:
     """Of the joint layer over this base."""
     layer_matrices: int
     """Of these, weights multiplied with every column."""
+    block_length: int | None = None
+    """Columns of a block, where the base writes block after block: it is then reckoned with its exact
+    cache, which computes a block's columns in every forward, and every block's once more."""
 
     @property
     def head(self) -> int:
@@ -151,6 +154,7 @@ def measure(family: type[TransformerBase], config: PreTrainedConfig) -> Size:
         block_matrices=_count(network.model.layers[0], matrices=True),
         layer_parameters=_count(layer),
         layer_matrices=_count(layer, matrices=True),
+        block_length=family.attention_of(config).block_length,
     )
 
 
@@ -188,14 +192,39 @@ def decode_flops(size: Size, length: int, response: int, commits: int, joint: bo
     With n masks left, a forward ranks n cells and every commit computes its own cell's logits once
     more to draw from; a joint sampler's pass ranks the masks left after the commits before it.
     """
+    if size.block_length is None:
+        return _writing_flops(size, length, length, response, commits, joint)
+    prompt = length - response
+    total = forward_flops(size, prompt, prompt // 2, 0)
+    for start in range(prompt, length, size.block_length):
+        width = min(size.block_length, length - start)
+        end = start + width
+        total += _writing_flops(size, width, end, width, commits, joint)
+        if end < length:  # the finished block, as later blocks see it
+            total += forward_flops(size, width, end, 0)
+            total += pass_flops(size, width, end, 0) if joint and commits > 1 else 0
+    return total
+
+
+def _writing_flops(
+    size: Size, columns: int, length: int, masked: int, commits: int, joint: bool
+) -> float:
+    """FLOPs of writing `masked` tokens by forwards over `columns`, which see `length`."""
     total = 0.0
-    for left in range(response, 0, -commits):
+    for left in range(masked, 0, -commits):
         quota = min(commits, left)
-        total += forward_flops(size, length, length, left + (1 if joint else quota))
+        total += forward_flops(size, columns, length, left + (1 if joint else quota))
         if joint:
             for done in range(1, quota):
-                total += pass_flops(size, length, length, left - done + 1)
+                total += pass_flops(size, columns, length, left - done + 1)
     return total
+
+
+def forwards(size: Size, response: int, commits: int) -> int:
+    """Base forwards of writing a response: one that finishes a block does not begin the next."""
+    block = size.block_length or response
+    widths = [min(block, response - start) for start in range(0, response, block)]
+    return sum(-(-width // commits) for width in widths)
 
 
 def fit_flops(
@@ -209,11 +238,22 @@ def fit_flops(
     frozen, twice.
     """
     states = windows * window
-    total = forward_flops(size, states * length, length, (states - windows) * masked)
+    prefix, width = trained_columns(size, length)
+    columns = windows * prefix + states * width
+    total = forward_flops(size, columns, prefix + width, (states - windows) * masked)
     for rows in _starts(windows, window, depth):
-        layer = pass_flops(size, rows * length, length, 0)
+        layer = pass_flops(size, windows * prefix + rows * width, prefix + width, 0)
         total += 3 * layer + 2 * (2 * size.head * rows * masked)
     return total
+
+
+def trained_columns(size: Size, length: int) -> tuple[int, int]:
+    """The columns that a window's states share, and each state's own: a block in the middle of the
+    canvas behind its prefix; of a base that sees everything, the whole canvas."""
+    if size.block_length is None:
+        return 0, length
+    width = min(size.block_length, length)
+    return (length - width) // 2, width
 
 
 def _starts(windows: int, window: int, depth: int) -> list[int]:
@@ -234,10 +274,10 @@ def bytes_read(size: Size, setting: Setting, commits: int, joint: bool) -> float
     """Bytes of weights read from memory to decode one batch of any size: each forward reads the
     blocks and the head, each sampler pass the layer and the head. Small batches take time in
     proportion to this, large ones in proportion to FLOPs."""
-    forwards = -(-setting.max_new_tokens // commits)
+    made = forwards(size, setting.max_new_tokens, commits)
     head = size.head * setting.element
-    read = forwards * (block_bytes(size, setting.element, setting.bits) + head)
-    passes = setting.max_new_tokens - forwards if joint else 0
+    read = made * (block_bytes(size, setting.element, setting.bits) + head)
+    passes = setting.max_new_tokens - made if joint else 0
     return read + passes * (size.layer_matrices * setting.element + head)
 
 
@@ -329,7 +369,12 @@ def chunk_bytes(size: Size) -> int:
 
 def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str]]]:
     """Bytes on each device and what they are, term by term, for generating, fitting, evaluating."""
-    columns = setting.batch_size * setting.length
+    held, columns = setting.batch_size * setting.length, setting.batch_size * setting.length
+    if (
+        size.block_length is not None
+    ):  # the most that one forward computes: the prompt, or two blocks
+        at_once = max(setting.prompt_length, size.block_length) + size.block_length
+        columns = setting.batch_size * min(at_once, setting.length)
     weights = (base_bytes(size, setting.element, setting.bits), "the frozen base")
     forward = (forward_bytes(size, columns, setting.element), "one block of a forward")
     logits = (
@@ -337,29 +382,33 @@ def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str
         "ranking and drawing; less where nothing is drawn",
     )
     either = max(forward[0], pass_bytes(size, columns, setting.element))
+    kept = (
+        memory_bytes(size, held, setting.element),
+        "of all columns, with their hidden states; only with a cache policy",
+    )
+    exact = {} if size.block_length is None else {"keys and values": kept}
     return {
-        "generate": {"weights": weights, "activations": forward, "logits": logits},
+        "generate": {"weights": weights, "activations": forward, "logits": logits, **exact},
         "fit": {"weights": weights, **_fit_memory(size, setting)},
         "eval": {
             "weights": weights,
             "joint layer": (size.layer_parameters * setting.element, "the sampler"),
             "activations": (either, "one block of a forward, or a sampler pass"),
             "logits": logits,
-            "keys and values": (
-                memory_bytes(size, columns, setting.element),
-                "of all columns, with their hidden states; only with a cache policy",
-            ),
+            "keys and values": kept,
         },
     }
 
 
 def _fit_memory(size: Size, setting: Setting) -> dict[str, tuple[float, str]]:
     states = setting.windows * setting.window
-    columns = states * setting.length
+    prefix, width = trained_columns(size, setting.length)
+    shared = setting.windows * prefix
+    columns = shared + states * width
     starts = _starts(setting.windows, setting.window, setting.depth)
     layer = size.layer_parameters * LAYER_BYTES
-    saved = sum(saved_bytes(size, rows * setting.length) for rows in starts)
-    cells = [rows * setting.max_new_tokens for rows in starts]
+    saved = sum(saved_bytes(size, shared + rows * width) for rows in starts)
+    cells = [rows * min(setting.max_new_tokens, width) for rows in starts]
     return {
         "layer weights": (layer, "float32"),
         "gradients": (layer, "float32"),
@@ -381,10 +430,12 @@ def work(size: Size, setting: Setting) -> dict[str, float]:
     """FLOPs of one base forward and one sampler pass over a device's rows with half of the response
     masked, of one trajectory, of one training step, and of all trajectories and all steps."""
     rows, length, response = setting.batch_size, setting.length, setting.max_new_tokens
-    once = (rows * length, length, rows * response / 2)
+    width = size.block_length or length
+    masked = min(response, width) / 2
+    once = (rows * width, length, rows * masked)
     trajectory = decode_flops(size, length, response, 1, joint=False)
     unrolls = (setting.fit_batch_size, setting.window, setting.depth)
-    step = fit_flops(size, length, response / 2, *unrolls)
+    step = fit_flops(size, length, masked, *unrolls)
     return {
         "base_forward": forward_flops(size, *once),
         "sampler_pass": pass_flops(size, *once),

@@ -204,6 +204,7 @@ def _size(found: Mapping[str, Any]) -> Table:
         "revision": base["revision"] or "a local folder",
         "layers, width": f"{size.layers} x {size.width}, {size.inner} inside",
         "heads": f"{size.heads} of width {size.head_width}, {size.kv_heads} of keys and values",
+        **({"blocks": f"{size.block_length} columns"} if size.block_length else {}),
         "vocabulary": f"{size.vocabulary}",
         "parameters": f"{number(size.parameters)} (head: {number(size.head)})",
         "joint layer": f"{number(size.layer_parameters)}, "

@@ -128,8 +128,9 @@ class Commit:
     """Nats, under the distribution each token was drawn from."""
     written: Bool[Tensor, "B M"]
     """Whether the entry counts; the others mean nothing."""
-    writer: Literal["base", "sampler", "fill"] = "base"
-    """Whose distribution that was: the base's own, a joint sampler's, or an early finish's."""
+    writer: Literal["base", "sampler", "fill", "end"] = "base"
+    """Whose distribution that was: the base's own, a joint sampler's, or an early finish's; an `end`'s
+    tokens are what follows a text that has ended, and no part of it."""
 
     @classmethod
     def of_rows(
@@ -198,8 +199,8 @@ class Step:
 
     @property
     def written(self) -> Int[Tensor, " B"]:
-        """Tokens committed to each row."""
-        counts = [commit.written.sum(-1) for commit in self.commits]
+        """Tokens committed to each row, without what follows a text that has ended."""
+        counts = [commit.written.sum(-1) for commit in self.commits if commit.writer != "end"]
         return torch.stack(counts).sum(0) if counts else torch.zeros_like(self.forwards)
 
 

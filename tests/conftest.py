@@ -42,6 +42,12 @@ def golden_llada() -> TransformerBase:
     return load_base(GOLDEN / "llada")
 
 
+@pytest.fixture(scope="session")
+def golden_sdar() -> TransformerBase:
+    """The golden tiny SDAR: random weights, published layout, blocks of four, no tokenizer."""
+    return load_base(GOLDEN / "sdar")
+
+
 @pytest.fixture
 def random_dream() -> Dream:
     """A random Dream without a tokenizer."""

@@ -31,6 +31,6 @@ class Adaptive(Schedule):
         """The cap."""
         return length if self.cap is None else min(self.cap, length)
 
-    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor, in_block: Tensor) -> Tensor:
         """What is left, up to the cap."""
         return masked if self.cap is None else masked.clamp(max=self.cap)

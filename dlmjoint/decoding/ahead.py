@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory, Window
@@ -21,10 +22,16 @@ class Ahead:
     """The cells whose predictions are renewed."""
     watched: Bool[Tensor, "B L"] | None
     """The cells an early rule reads."""
+    within: Bool[Tensor, "B L"] | None
+    """The cells the forward is about, where a base writes block after block; None: all of them."""
     candidates: Bool[Tensor, "B L"]
     """The cells of which the first look decides which are written."""
     quota: Int[Tensor, " B"]
     """Most tokens of each row."""
+    block: Int[Tensor, " B"]
+    """The block each row is in."""
+    in_block: Int[Tensor, " B"]
+    """Number of this forward among those about that block, from 0."""
     rows: tuple[int, ...]
     """The rows that are not finished."""
     tokens: int
@@ -38,20 +45,38 @@ class Ahead:
 
     @classmethod
     def of(
-        cls, base: Base, canvas: Canvas, policy: Policy, memory: CanvasMemory | None, forward: int
+        cls,
+        base: Base,
+        canvas: Canvas,
+        policy: Policy,
+        memory: CanvasMemory | None,
+        forward: int,
+        before: "Ahead | None",
     ) -> "Ahead":
-        """Forward number `forward` of a canvas. One question to the device, whatever the policy."""
+        """Forward number `forward` of a canvas; `before` is the one before it, of the same rows. One
+        question to the device, whatever the policy."""
         masked = canvas.masked
         unfinished = masked.any(-1)
-        renew = policy.cache.renew(canvas, memory, forward) | policy.early.watch(canvas)
-        renew = renew & unfinished[:, None]
-        watched = policy.early.reads(canvas)
-        ends = _block_ends(canvas, policy.blocks)
+        grid = policy.grid(base)
+        numbers = None if grid is None else grid.numbers(canvas)
+        within = grid.first(canvas) if grid is not None and grid.own else None
+        watch, watched = policy.early.watch(canvas), policy.early.reads(canvas)
+        if within is not None:
+            watch, watched = watch & within, None if watched is None else watched & within
+        renew = (policy.cache.renew(canvas, memory, forward) | watch) & unfinished[:, None]
+        ends = _block_ends(canvas, grid, numbers)
         writable = masked & renew
-        first = _reached(canvas, ends, policy.blocks, torch.ones_like(ends[:, 0]))
-        quota = policy.schedule.commits(forward, (writable & first).sum(-1), masked.sum(-1))
+        first = _reached(ends, numbers, torch.ones_like(ends[:, 0]))
+        left = (writable & first).sum(-1)
+        block = (ends == 0).sum(-1)
+        in_block = torch.zeros_like(block)
+        if before is not None:
+            in_block = torch.where(block == before.block, before.in_block + 1, 0)
+        quota = policy.schedule.commits(forward, left, masked.sum(-1), in_block)
+        if within is not None:
+            quota = quota.minimum(left)
         apart = not policy.refine.passes and not policy.schedule.adaptive
-        candidates = writable & (_reached(canvas, ends, policy.blocks, quota) if apart else first)
+        candidates = writable & (_reached(ends, numbers, quota) if apart else first)
         seen = candidates if watched is None else candidates | watched
         stuck = (quota > 0) & ~candidates.any(-1)
         depths = 1 if apart or policy.schedule.adaptive else policy.schedule.most(masked.shape[1])
@@ -69,8 +94,8 @@ class Ahead:
         assert not stuck_rows, f"{policy} writes nothing in a forward"
         kept = tuple(row for row, going in enumerate(rows) if going)
         return cls(
-            renew, watched, candidates, quota, kept, tokens, most, tuple(opened),
-            Window.of_bits(window),
+            renew, watched, within, candidates, quota, block, in_block, kept, tokens, most,
+            tuple(opened), Window.of_bits(window),
         )  # fmt: skip
 
     def take(self, rows: Int[Tensor, " R"]) -> "Ahead":
@@ -80,34 +105,31 @@ class Ahead:
             self,
             renew=self.renew[rows],
             watched=watched,
+            within=None if self.within is None else self.within[rows],
             candidates=self.candidates[rows],
             quota=self.quota[rows],
+            block=self.block[rows],
+            in_block=self.in_block[rows],
         )
 
 
-def _block_ends(canvas: Canvas, block_length: int | None) -> Int[Tensor, "B n"]:
+def _block_ends(
+    canvas: Canvas, grid: Grid | None, numbers: Int[Tensor, "B L"] | None
+) -> Int[Tensor, "B n"]:
     """How many masks stand in each row's blocks up to and with each block."""
-    masked = canvas.masked[:, canvas.response]
-    if block_length is None:
-        return masked.sum(-1, keepdim=True)
-    padded = torch.nn.functional.pad(masked, (0, -masked.shape[1] % block_length))
-    return padded.unflatten(-1, (-1, block_length)).sum(-1).cumsum(-1)
+    if grid is None or numbers is None:
+        return canvas.masked.sum(-1, keepdim=True)
+    counts = numbers.new_zeros(len(numbers), grid.most(canvas))
+    return counts.scatter_add(1, numbers, canvas.masked.long()).cumsum(-1)
 
 
 def _reached(
-    canvas: Canvas, ends: Int[Tensor, "B n"], block_length: int | None, tokens: Int[Tensor, " B"]
+    ends: Int[Tensor, "B n"], numbers: Int[Tensor, "B L"] | None, tokens: Int[Tensor, " B"]
 ) -> Bool[Tensor, "B L"]:
-    """The response columns of the blocks that a row gets to with so many tokens."""
-    if block_length is None:
-        return torch.ones_like(canvas.attends)
+    """The columns of the blocks that a row gets to with so many tokens."""
     before = torch.nn.functional.pad(ends[:, :-1], (1, 0))
     reached = before < tokens[:, None]
-    length = canvas.response.stop - canvas.response.start
-    inside = reached.repeat_interleave(
-        block_length, dim=1, output_size=ends.shape[1] * block_length
-    )
-    around = (canvas.response.start, canvas.tokens.shape[1] - canvas.response.stop)
-    return torch.nn.functional.pad(inside[:, :length], around)
+    return reached if numbers is None else reached.gather(1, numbers)
 
 
 def _open_after(ends: Int[Tensor, "B n"], depths: int) -> Int[Tensor, " d"]:

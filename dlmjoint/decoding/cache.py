@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 
@@ -19,6 +20,10 @@ class CachePolicy(ABC):
     def blocks(self) -> int | None:
         """Length of the blocks the response must be decoded in; None: it need not be."""
         return None
+
+    def prepare(self, base: Base) -> "CachePolicy":
+        """The same cache with what it takes from the base. Raises ConfigError if it is none for it."""
+        return self
 
     @abstractmethod
     def memory(self) -> CanvasMemory | None:
@@ -60,6 +65,15 @@ class BlockCache(CachePolicy):
     def blocks(self) -> int:
         """The cache's own."""
         return self.block_length
+
+    def prepare(self, base: Base) -> "BlockCache":
+        """Itself, for a base in which every column sees every other."""
+        if base.attention.block_length is not None:
+            raise ConfigError(
+                f"{type(self).__name__} approximates what {base.name}, which writes block after block, "
+                "has exactly: take ExactBlocks"
+            )
+        return self
 
     def memory(self) -> CanvasMemory:
         """Keys, values and hidden states of the canvas."""

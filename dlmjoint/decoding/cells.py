@@ -74,15 +74,34 @@ def columns_of(mask: Bool[Tensor, "B L"], most: int) -> Int[Tensor, "B M"]:
     return mask.byte().sort(dim=-1, descending=True, stable=True).indices[:, :most]
 
 
-def block_of(canvas: Canvas, block_length: int) -> Int[Tensor, " L"]:
-    """The number of every column's block, counted from the response's first; negative before it."""
-    columns = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
-    return (columns - canvas.response.start).div(block_length, rounding_mode="floor")
+@dataclass(frozen=True)
+class Grid:
+    """The blocks of a canvas that are written from left to right, one after the other."""
 
+    length: int
+    """Columns per block."""
+    own: bool = False
+    """Whether they are the base's own: then they are counted from the row's first real token, prompt
+    included, and a forward says nothing of the blocks behind the one it is about. Others are counted
+    from the response's first column."""
 
-def first_block(canvas: Canvas, block_length: int) -> Bool[Tensor, "B L"]:
-    """The response columns of each row's first block with a mask in it; none in a finished row."""
-    block = block_of(canvas, block_length)
-    beyond = canvas.tokens.shape[1]
-    first = block.expand_as(canvas.tokens).masked_fill(~canvas.masked, beyond).amin(-1, True)
-    return (block == first) & (block >= 0)
+    def numbers(self, canvas: Canvas) -> Int[Tensor, "B L"]:
+        """The number of every column's block; 0 in front of the response."""
+        columns = torch.arange(canvas.tokens.shape[1], device=canvas.tokens.device)
+        start = canvas.response.start
+        places = canvas.positions if self.own else (columns - start).expand_as(canvas.tokens)
+        numbers = places.div(self.length, rounding_mode="floor")
+        return numbers.masked_fill(columns < start, 0) if not self.own else numbers
+
+    def most(self, canvas: Canvas) -> int:
+        """No row has more blocks."""
+        length = canvas.tokens.shape[1]
+        return -(-(length if self.own else length - canvas.response.start) // self.length)
+
+    def first(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
+        """The response columns of each row's first block with a mask in it; none in a finished row."""
+        numbers, beyond = self.numbers(canvas), canvas.tokens.shape[1]
+        first = numbers.masked_fill(~canvas.masked, beyond).amin(-1, True)
+        found = numbers == first
+        found[:, : canvas.response.start] = False
+        return found

@@ -28,10 +28,12 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
     memory = policy.cache.memory()
     gate = policy.guide.begin(base, canvas)
     speaker = policy.forward.speaker(base)
+    grid = policy.grid(speaker)
     live, rows = canvas, torch.arange(len(canvas.tokens), device=canvas.tokens.device)
     noise = noise.over(canvas.response.stop - canvas.response.start, rows.device)
+    ahead = None
     for forward in count():
-        ahead = Ahead.of(speaker, live, policy, memory, forward)
+        ahead = Ahead.of(speaker, live, policy, memory, forward, ahead)
         if not ahead.rows:
             return
         if len(ahead.rows) < len(
@@ -45,16 +47,19 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
             ahead = ahead.take(left)
         if memory is not None:
             memory.expect(ahead.window)
+        prediction = policy.forward(base, live, ahead.renew, memory)
         turn = Turn(
             base=speaker,
             order=policy.order,
             draw=policy.draw,
             refine=policy.refine,
-            block_length=policy.blocks,
+            grid=grid,
             noise=noise,
             forward=forward,
             canvas=live,
-            prediction=policy.forward(base, live, ahead.renew, memory),
+            prediction=prediction,
+            prefix=policy.refine.read(speaker, prediction, live, memory),
+            within=ahead.within,
             watched=ahead.watched,
         )
         turn.look(ahead.candidates, ahead.seen)

@@ -15,7 +15,8 @@ from dlmjoint.types import Canvas, Commit
 
 
 class Fill(ABC):
-    """Writes everything that is left of some rows."""
+    """Writes everything that is left of some rows, or of their blocks where the base writes block after
+    block."""
 
     needs_sampler: bool = False
 
@@ -30,7 +31,7 @@ class OneShot(Fill):
 
     def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
         """One commit."""
-        turn.finished += turn.fill(turn.canvas.masked & rows[:, None])
+        turn.finished += turn.fill(turn.left & rows[:, None])
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ class Coherent(Fill):
 
     def __call__(self, turn: Turn, rows: Bool[Tensor, " B"], answer: Bool[Tensor, "B L"]) -> None:
         """As many passes as it takes."""
-        partly = rows & (turn.canvas.masked & ~answer).any(-1)
-        known = turn.canvas.masked & answer & partly[:, None]
+        partly = rows & (turn.left & ~answer).any(-1)
+        known = turn.left & answer & partly[:, None]
         turn.fill(known)
         begun = known.any(-1)  # the base's prediction is out of date there
-        finishing, most = turn.ask((turn.canvas.masked & rows[:, None]).sum(-1))
+        finishing, most = turn.ask((turn.left & rows[:, None]).sum(-1))
         for left in range(most, 0, -self.tokens_per_pass):
-            stale, _ = turn.ask(begun & (turn.canvas.masked & rows[:, None]).any(-1))
+            stale, _ = turn.ask((begun & (turn.left & rows[:, None]).any(-1)).long())
             if len(stale):
-                turn.improve(begun & turn.canvas.masked.any(-1), stale)
-            cells = turn.cells(turn.canvas.masked & rows[:, None], left, finishing)
+                turn.improve(begun & turn.left.any(-1), stale)
+            cells = turn.cells(turn.left & rows[:, None], left, finishing)
             for _ in range(self.tokens_per_pass):
                 one = turn.first(cells, 1)
                 look = one.look

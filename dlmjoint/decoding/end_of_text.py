@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from dlmjoint.decoding.early import EarlyCommit
 from dlmjoint.decoding.sent import sent
@@ -31,15 +33,41 @@ class EndOfText(EarlyCommit):
 
     def finish(self, turn: Turn) -> None:
         """Fill with the id that ended the text, unless the run forbids it."""
-        response = turn.canvas.tokens[:, turn.canvas.response]
-        masked = turn.canvas.masked[:, turn.canvas.response]
-        ends = torch.isin(response, sent(self.end_ids, response.device)) & ~masked
-        run = torch.ones_like(ends)
-        for shift in range(self.consecutive):
-            run &= ends.roll(shift, dims=-1)
-        run[:, : self.consecutive - 1] = False
-        ready = run & (masked.cumsum(-1) == 0)
-        rows = ready.any(-1) & masked.any(-1)
+        rows, tokens = _ended(turn, self.end_ids, self.consecutive)
+        turn.constant(turn.canvas.masked & rows[:, None], tokens)
+
+
+@dataclass(frozen=True)
+class AtEnd(EarlyCommit):
+    """A row whose text is finished has no further blocks. What a base that writes block after block
+    does by itself: the rest of its canvas, whose length is only a bound, is padded and costs nothing.
+    """
+
+    end_ids: tuple[int, ...]
+    """Ids that end a text."""
+    pad_id: int
+    """What the rest is filled with."""
+
+    def finish(self, turn: Turn) -> None:
+        """Pad."""
+        rows, tokens = _ended(turn, self.end_ids, 1)
         turn.constant(
-            turn.canvas.masked & rows[:, None], response.gather(1, ready.long().argmax(-1, True))
+            turn.canvas.masked & rows[:, None], torch.full_like(tokens, self.pad_id), "end"
         )
+
+
+def _ended(
+    turn: Turn, end_ids: tuple[int, ...], consecutive: int
+) -> tuple[Bool[Tensor, " B"], Int[Tensor, "B 1"]]:
+    """The rows with so many ends in a row and no mask to their left, but masks somewhere; and the id
+    that ended each."""
+    response = turn.canvas.tokens[:, turn.canvas.response]
+    masked = turn.canvas.masked[:, turn.canvas.response]
+    ends = torch.isin(response, sent(end_ids, response.device)) & ~masked
+    run = torch.ones_like(ends)
+    for shift in range(consecutive):
+        run &= ends.roll(shift, dims=-1)
+    run[:, : consecutive - 1] = False
+    ready = run & (masked.cumsum(-1) == 0)
+    rows = ready.any(-1) & masked.any(-1)
+    return rows, response.gather(1, ready.long().argmax(-1, True))

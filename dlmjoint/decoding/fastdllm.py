@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
-from dlmjoint.decoding.cells import first_block
+from dlmjoint.decoding.cells import Grid
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 
@@ -28,7 +28,7 @@ class _RefreshedCache(BlockCache):
         assert memory is not None
         if memory.empty:
             return torch.ones_like(canvas.attends)
-        block = first_block(canvas, self.block_length)
+        block = Grid(self.block_length).first(canvas)
         before = block.cumsum(-1) == 0
         begins = (before & self.stale(canvas, memory)).any(-1, keepdim=True)
         return begins | self.within(block)

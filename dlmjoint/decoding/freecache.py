@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
-from dlmjoint.decoding.cells import first_block
+from dlmjoint.decoding.cells import Grid
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
@@ -43,7 +43,7 @@ class FreeCache(BlockCache):
         everything = torch.ones_like(canvas.attends)
         if memory.empty or (self.refresh is not None and forward % self.refresh == 0):
             return everything
-        start = first_block(canvas, self.block_length)
+        start = Grid(self.block_length).first(canvas)
         if self.delayed:
             # A column that was a mask when computed pulls its whole block back into the window.
             written = self.stale(canvas, memory) & ~canvas.masked

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 from dlmjoint.decoding.cache import CachePolicy, NoCache
+from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.early import EarlyCommit, Never
+from dlmjoint.decoding.early import EarlyCommit, FirstOf, Never
+from dlmjoint.decoding.end_of_text import AtEnd
 from dlmjoint.decoding.forward import Conditional, Forward
 from dlmjoint.decoding.guide import Guide, NoGuide
 from dlmjoint.decoding.order import LowEntropy, Order
@@ -29,7 +31,8 @@ class Policy:
     refine: Refine = field(default_factory=Marginals)
     """What a commit changes elsewhere."""
     early: EarlyCommit = field(default_factory=Never)
-    """When a row is finished at once."""
+    """When a row is finished at once. Bases that write block after block also stop at the end of a
+    text, whatever is said here: how many tokens were asked for is then a bound."""
     cache: CachePolicy = field(default_factory=NoCache)
     """Which columns to recompute."""
     guide: Guide = field(default_factory=NoGuide)
@@ -38,8 +41,8 @@ class Policy:
     """How the base is asked."""
     block_length: int | None = None
     """Finish the response in blocks of this many columns, left to right (LLaDA's semi-
-    autoregressive decoding); None: in the cache's blocks if it has any, else every column may be
-    next."""
+    autoregressive decoding); None: in the base's or the cache's blocks if it has any, else every
+    column may be next."""
 
     def __post_init__(self) -> None:
         if self.block_length is not None and self.block_length < 1:
@@ -69,16 +72,41 @@ class Policy:
         """Columns per block, the policy's or its cache's."""
         return self.block_length or self.cache.blocks
 
+    def grid(self, base: Base) -> Grid | None:
+        """The blocks the response of a base is written in; None: there are none.
+
+        Raises ConfigError if they are not the base's own, where it has such.
+        """
+        own = base.attention.block_length
+        if own is None:
+            return None if self.blocks is None else Grid(self.blocks)
+        if self.blocks not in (None, own):
+            raise ConfigError(
+                f"block_length is {self.blocks}, but {base.name} writes in blocks of {own}; leave "
+                "block_length out"
+            )
+        return Grid(own, own=True)
+
     def prepare(self, base: Base) -> "Policy":
-        """The policy with ids resolved and anything heavy loaded and checked against the base."""
-        refine = self.refine.prepare(base)
+        """The policy with ids resolved and anything heavy loaded and checked against the base.
+
+        Raises ConfigError for blocks or a cache that do not fit it.
+        """
+        forward = self.forward.prepare(base)
+        speaker = forward.speaker(base)
+        self.grid(speaker)
+        cache = self.cache.prepare(speaker)
+        refine, early = self.refine.prepare(base), self.early.prepare(base)
+        if base.attention.block_length is not None:
+            early = FirstOf((AtEnd(base.end_ids, base.eos_id), early))
         return replace(
             self,
             commits_per_forward=self.schedule.prepare(refine),
             order=self.order.prepare(base),
             draw=self.draw.prepare(base),
             refine=refine,
-            early=self.early.prepare(base),
+            cache=cache,
+            early=early,
             guide=self.guide.prepare(base),
-            forward=self.forward.prepare(base),
+            forward=forward,
         )

@@ -186,7 +186,7 @@ class Prophet(EarlyCommit):
         """Fill the rows whose gap is wide enough."""
         answer = self.region.cells(turn.canvas)
         gap = mean_gap(turn, answer)
-        rows = (gap >= self.threshold.at(self.progress(turn))) & turn.canvas.masked.any(-1)
+        rows = (gap >= self.threshold.at(self.progress(turn))) & turn.left.any(-1)
         self.fill(turn, rows, answer)
 
     def progress(self, turn: Turn) -> Float[Tensor, " B"]:
@@ -202,5 +202,8 @@ class Prophet(EarlyCommit):
 
 def mean_gap(turn: Turn, cells: Bool[Tensor, "B L"]) -> Float[Tensor, " B"]:
     """The mean over each row's cells of the difference of its two greatest raw logits, float32;
-    cells already written count too (Algorithm 1)."""
+    cells already written count too (Algorithm 1). NaN where there are none: a base that writes block
+    after block says nothing of a region its block does not touch."""
+    if turn.within is not None:
+        cells = cells & turn.within
     return turn.gaps(cells).double().sum(-1) / cells.sum(-1)

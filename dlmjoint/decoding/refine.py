@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from torch import nn
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 
+from dlmjoint.models.attention import Attention
 from dlmjoint.models.base import Base
+from dlmjoint.models.canvas_cache import CanvasMemory, Prefix
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.types import Canvas, Prediction
 
@@ -27,9 +31,19 @@ class Refine(ABC):
         """What the loop calls, with anything heavy loaded and checked against the base."""
         return self
 
+    def read(
+        self, base: Base, prediction: Prediction, canvas: Canvas, memory: CanvasMemory | None
+    ) -> Prefix | None:
+        """What there is to know of finished blocks, once per base forward; None: nothing is kept of
+        them."""
+        return None
+
     @abstractmethod
-    def __call__(self, base: Base, prediction: Prediction, canvas: Canvas) -> Prediction:
-        """The prediction for the canvas as it is now."""
+    def __call__(
+        self, base: Base, prediction: Prediction, canvas: Canvas, prefix: Prefix | None = None
+    ) -> Prediction:
+        """The prediction for the canvas as it is now; with a `prefix`, which holds what `read` found,
+        only of the block that is being written."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,9 @@ class Marginals(Refine):
 
     passes: ClassVar[int] = 0
 
-    def __call__(self, base: Base, prediction: Prediction, canvas: Canvas) -> Prediction:
+    def __call__(
+        self, base: Base, prediction: Prediction, canvas: Canvas, prefix: Prefix | None = None
+    ) -> Prediction:
         """The same prediction."""
         return prediction
 
@@ -56,12 +72,46 @@ class Joint(Refine):
         nn.Module.to(self.sampler, base.device)
         return self
 
-    def __call__(self, base: Base, prediction: Prediction, canvas: Canvas) -> Prediction:
+    def read(
+        self, base: Base, prediction: Prediction, canvas: Canvas, memory: CanvasMemory | None
+    ) -> Prefix | None:
+        """Keys and values of finished blocks, where the cache keeps those of the base's layers too."""
+        length = base.attention.block_length
+        if memory is None or length is None:
+            return None
+        if memory.beside is None:
+            memory.beside = CanvasMemory(growing=True)
+        beside, columns = memory.beside, memory.columns
+        # A block is finished in a forward about the next one; one that is not wider finishes none.
+        if len(columns) > length:
+            beside.follow(memory, len(canvas.tokens))
+            tokens, positions = canvas.tokens[:, columns], canvas.positions[:, columns]
+            hidden = prediction.hidden[:, columns]
+            self.sampler.read(base.embed(tokens), hidden, positions, beside)
+        attention = base.attention
+        before = attention.blocks(canvas.positions) < attention.first(canvas)
+        seen = (before & canvas.attends)[:, : beside.held]
+        return Prefix(beside.keys.get(0), beside.values.get(0), seen)
+
+    def __call__(
+        self, base: Base, prediction: Prediction, canvas: Canvas, prefix: Prefix | None = None
+    ) -> Prediction:
         """The sampler's hidden states in place of the base's."""
-        hidden = self.sampler(
-            base.embed(canvas.tokens), prediction.hidden, canvas.positions, canvas.attends
+        old, attention = prediction.hidden, base.attention
+        if prefix is None:
+            embedding, renew = base.embed(canvas.tokens), attention.current(canvas)
+            hidden = self.sampler(embedding, old, canvas.positions, canvas.attends, renew)
+            return Prediction(hidden, prediction.fresh)
+        columns, valid = _of_block(attention, canvas, old.shape[1])
+        wide = columns[..., None].expand(-1, -1, old.shape[2])
+        new = self.sampler.within(
+            base.embed(canvas.tokens.gather(1, columns)),
+            old.gather(1, wide),
+            canvas.positions.gather(1, columns),
+            valid,
+            prefix,
         )
-        return Prediction(hidden, prediction.fresh)
+        return Prediction(old.to(new.dtype).scatter(1, wide, new), prediction.fresh)
 
 
 @dataclass(frozen=True)
@@ -78,6 +128,23 @@ class Trained(Refine):
         sampler = JointSampler.from_pretrained(self.sampler, dtype=base.dtype)
         return Joint(sampler).prepare(base)
 
-    def __call__(self, base: Base, prediction: Prediction, canvas: Canvas) -> Prediction:
+    def __call__(
+        self, base: Base, prediction: Prediction, canvas: Canvas, prefix: Prefix | None = None
+    ) -> Prediction:
         """Not callable before `prepare`: loading inside the loop would be repeated every forward."""
         raise RuntimeError("Policy.prepare(base) loads the sampler first; generate() does that")
+
+
+def _of_block(
+    attention: Attention, canvas: Canvas, held: int
+) -> tuple[Int[Tensor, "B W"], Bool[Tensor, "B W"]]:
+    """The columns of each row's first block with a mask, as many for every row, and which of them are
+    of that block: at the end of the canvas, or of what is held of it, there may be fewer."""
+    current = attention.current(canvas)
+    assert current is not None
+    assert attention.block_length is not None
+    current = current[:, :held]
+    width = min(attention.block_length, held)
+    first = current.byte().argmax(-1).clamp(max=held - width)
+    columns = first[:, None] + torch.arange(width, device=first.device)
+    return columns, current.gather(1, columns)

@@ -29,10 +29,15 @@ class Schedule(ABC):
 
     @abstractmethod
     def commits(
-        self, forward: int, open_cells: Int[Tensor, " B"], masked: Int[Tensor, " B"]
+        self,
+        forward: int,
+        open_cells: Int[Tensor, " B"],
+        masked: Int[Tensor, " B"],
+        in_block: Int[Tensor, " B"],
     ) -> Int[Tensor, " B"]:
         """Most tokens to commit in forward number `forward` (from 0), given each row's cells that
-        may be written now and its masks left in all."""
+        may be written now, its masks left in all, and the number (from 0) of this forward among
+        those about the block the row is in."""
 
     def price(self, depth: Int[Tensor, "B M"], cells: Cells) -> Float[Tensor, "B M"]:
         """What committing a cell as number `depth` (from 0) of this forward costs of the schedule's
@@ -62,7 +67,7 @@ class Steady(Schedule):
         """K."""
         return min(self.count, length)
 
-    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor, in_block: Tensor) -> Tensor:
         """K, or what is left; a forward may finish one block and begin the next."""
         return masked.clamp(max=self.count)
 
@@ -86,7 +91,7 @@ class DreamSchedule(Schedule):
     def __post_init__(self) -> None:
         _per_block(self.steps, self.blocks)
 
-    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor, in_block: Tensor) -> Tensor:
         """The share 1 - s/t of all masks left, as far as the block has them."""
         per_block = _per_block(self.steps, self.blocks)
         if forward % per_block == per_block - 1 or forward >= self.steps:
@@ -109,7 +114,7 @@ class LladaSchedule(Schedule):
     def __post_init__(self) -> None:
         _per_block(self.steps, self.blocks)
 
-    def commits(self, forward: int, open_cells: Tensor, masked: Tensor) -> Tensor:
+    def commits(self, forward: int, open_cells: Tensor, masked: Tensor, in_block: Tensor) -> Tensor:
         """What is left of the block over the forwards left for it, rounded up."""
         per_block = _per_block(self.steps, self.blocks)
         left = per_block - forward % per_block if forward < self.steps else 1

@@ -53,7 +53,11 @@ class Tally:
         self._add(self._sums(step))
 
     def _sums(self, step: Step) -> Int[Tensor, " n"]:
-        text = [commit.written & (commit.tokens != self.eos_id) for commit in step.commits]
+        text = [
+            commit.written & (commit.tokens != self.eos_id)
+            for commit in step.commits
+            if commit.writer != "end"
+        ]
         costs = [step.forwards, step.passes, step.guide_passes, step.columns, step.written]
         counts = [cost.sum() for cost in costs] + [
             sum((t.sum() for t in text), costs[0].new_zeros(()))

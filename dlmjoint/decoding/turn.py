@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells, block_of, columns_of, first_block
+from dlmjoint.decoding.cells import Cells, Grid, columns_of
 from dlmjoint.decoding.draw import Draw, in_parts
 from dlmjoint.decoding.look import Look, look_at, raw_gap
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.models.base import Base
+from dlmjoint.models.canvas_cache import Prefix
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Commit, Prediction
 
@@ -26,7 +27,7 @@ class Turn:
     order: Order
     draw: Draw
     refine: Refine
-    block_length: int | None
+    grid: Grid | None
     noise: Noise
     forward: int
     """Number of this forward, from 0."""
@@ -34,6 +35,10 @@ class Turn:
     """As it is now, with this turn's commits."""
     prediction: Prediction
     """What is known about it: the base's, or the sampler's where it was improved."""
+    prefix: Prefix | None = None
+    """What the sampler remembers of finished blocks."""
+    within: Bool[Tensor, "B L"] | None = None
+    """The cells this forward is about, in a base that writes block after block; None: all."""
     watched: Bool[Tensor, "B L"] | None = None
     """Cells whose gap between the two greatest raw logits somebody reads."""
     commits: list[Commit] = field(default_factory=list)
@@ -52,9 +57,15 @@ class Turn:
         """The cells that may be written: masks computed in this forward, in the row's first
         unfinished block."""
         cells = self.canvas.masked & self.prediction.fresh
-        if self.block_length is None:
-            return cells
-        return cells & first_block(self.canvas, self.block_length)
+        if self.within is not None:
+            return cells & self.within
+        return cells if self.grid is None else cells & self.grid.first(self.canvas)
+
+    @property
+    def left(self) -> Bool[Tensor, "B L"]:
+        """The masks an early rule may fill: all of the row's, or its block's in a base that writes
+        block after block."""
+        return self.canvas.masked if self.within is None else self.canvas.masked & self.within
 
     def look(self, cells: Bool[Tensor, "B L"], most: int) -> None:
         """Take the watched cells and these, at most so many per row, in one look, whoever reads it."""
@@ -95,8 +106,8 @@ class Turn:
         if count == 1:
             return cells.at(rank.argmax(-1, keepdim=True))
         best = rank.sort(dim=-1, descending=True, stable=True).indices
-        if self.block_length is not None:
-            block = block_of(self.canvas, self.block_length)[cells.columns]
+        if self.grid is not None and not self.grid.own:
+            block = self.grid.numbers(self.canvas)[cells.rows].gather(1, cells.columns)
             later = block.masked_fill(~cells.open, self.canvas.tokens.shape[1]).gather(1, best)
             best = best.gather(1, later.sort(dim=-1, stable=True).indices)
         return cells.at(best[:, :count])
@@ -126,13 +137,18 @@ class Turn:
         number, most = torch.stack([some.sum(), counts.max()]).tolist()
         return columns_of(some[None], number)[0], most
 
-    def constant(self, cells: Bool[Tensor, "B L"], tokens: Int[Tensor, "B 1"]) -> Commit:
+    def constant(
+        self,
+        cells: Bool[Tensor, "B L"],
+        tokens: Int[Tensor, "B 1"],
+        writer: Literal["fill", "end"] = "fill",
+    ) -> Commit:
         """Write one row's token into all of its cells; nothing is drawn, so log-probabilities are 0."""
         columns = torch.arange(cells.shape[1], device=cells.device)[self.canvas.response]
         written = cells[:, self.canvas.response]
         certain = torch.zeros_like(written, dtype=torch.float32)
         own = tokens.expand_as(written)
-        return self.write(Commit(columns.expand_as(written), own, certain, written, "fill"))
+        return self.write(Commit(columns.expand_as(written), own, certain, written, writer))
 
     def write(self, commit: Commit, rows: Int[Tensor, " R"] | None = None) -> Commit:
         """Put a commit on the canvas; it is of these rows, or of all."""
@@ -149,7 +165,10 @@ class Turn:
         old = self.prediction
         known = old if rows is None else Prediction(old.hidden[rows], old.fresh[rows])
         canvas = self.canvas if rows is None else self.canvas.select(rows)
-        renewed = self.refine(self.base, known, canvas)
+        kept = ()
+        if self.prefix is not None:
+            kept = (self.prefix if rows is None else self.prefix.take(rows),)
+        renewed = self.refine(self.base, known, canvas, *kept)
         self.passes = self.passes + self.refine.passes * going
         if renewed is known:
             return

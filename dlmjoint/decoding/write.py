@@ -18,7 +18,7 @@ def write_tokens(turn: Turn, policy: Policy, ahead: Ahead) -> None:
     """
     if not ahead.tokens:  # Dream's own schedule has forwards that write nothing
         return
-    quota = ahead.quota.minimum(turn.canvas.masked.sum(-1))
+    quota = ahead.quota.minimum(turn.left.sum(-1))
     cells = turn.cells(ahead.candidates & turn.canvas.masked, ahead.seen)
     write = _as_allowed if policy.schedule.adaptive else _as_planned
     write(turn, policy, ahead, quota, cells)

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as MapDataset
 
+from dlmjoint.distill.blocks import by_blocks
 from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.starts import EveryState, Starts
 from dlmjoint.distill.unroll import UnrollBatch, collate
@@ -137,6 +138,9 @@ class TrajectoryData(FitData):
             raise ConfigError("path names no folder of trajectories")
         self.val_fraction, self.starts = val_fraction, starts
         self.sources: list[list[Trajectory]] = []
+        self.block_length: int | None = None
+        """Of the base, where it writes block after block."""
+        self.end_ids: tuple[int, ...] = ()
 
     def setup(self, stage: str) -> None:
         """Read the trajectories. Raises DataError if a folder holds too few, ConfigError if they are
@@ -156,9 +160,18 @@ class TrajectoryData(FitData):
             self.sources.append(trajectories)
 
     def check(self, base: Base) -> None:
-        """Raise MismatchError unless every folder was drawn from this base."""
+        """Raise MismatchError unless every folder was drawn from this base. Where it writes block after
+        block, windows are those of its blocks; raises ConfigError if they are longer."""
         for store in self.stores:
             store.check(base)
+        length = base.attention.block_length
+        if length is None or self.block_length is not None:
+            return
+        if self.window > length + 1:
+            raise ConfigError(
+                f"window is {self.window}, but a block of {base.name} has {length + 1} states"
+            )
+        self.block_length, self.end_ids = length, base.end_ids
 
     def _held_out(self, trajectories: Sequence[Trajectory]) -> int:
         return max(1, round(self.val_fraction * len(trajectories)))
@@ -176,6 +189,8 @@ class TrajectoryData(FitData):
 
     def _windows(self, sources: Sequence[Sequence[Trajectory]], seed: int) -> Windows:
         rank, world_size = self.processes
+        if self.block_length is not None:
+            sources = [by_blocks(source, self.block_length, self.end_ids) for source in sources]
         return Windows(
             sources,
             self.stores[0].manifest,

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric
 
 from dlmjoint.decoding.draw import forbid
+from dlmjoint.distill.blocks import predict_blocks, unroll_blocks
 from dlmjoint.distill.chunked import chunk_size
 from dlmjoint.distill.export import check_place, export
 from dlmjoint.distill.fit_data import FitData
@@ -214,17 +215,21 @@ class Distillation(L.LightningModule):
     def _compared(self, batch: UnrollBatch, pairs: Pairs, weights: list[float]) -> Compared:
         """The batch's cells: what the sampler makes of them beside what the base says."""
         plan = pairs.plan(tuple(weights), batch)
-        target = self._targets(batch, plan)
-        start = target[:, : plan.starts]
-        unrolled = [
-            (depth, hidden)
-            for depth, hidden in enumerate(
-                unroll(self.base, self.sampler, batch, start, len(plan.weights)), 1
-            )
-            if plan.weights[depth - 1]
-        ]
         masked = pairs.cells(batch, self.base.pad_id)
         final = batch.ended if self.objective.divergence.needs_tokens else None
+        if self.base.attention.block_length is None:
+            target = self._targets(batch, plan)
+            start = target[:, : plan.starts]
+            passes = unroll(self.base, self.sampler, batch, start, len(plan.weights))
+        else:  # the prefix, computed once, has no masks: nothing is compared there
+            prefix, target = self._block_targets(batch, plan)
+            start = target[:, : plan.starts]
+            passes = unroll_blocks(self.base, self.sampler, batch, prefix, start, len(plan.weights))
+            masked = masked[..., batch.response]
+            final = None if final is None else final[:, batch.response]
+        unrolled = [
+            (depth, hidden) for depth, hidden in enumerate(passes, 1) if plan.weights[depth - 1]
+        ]
         return compared(unrolled, start, target, masked & _aimed(masked, plan), final)
 
     @torch.no_grad()
@@ -233,7 +238,20 @@ class Distillation(L.LightningModule):
         if batch.hidden is not None:
             return batch.hidden
         hidden = self.base.predict(batch.canvas(plan.states)).hidden
-        hidden = hidden.unflatten(0, (len(batch.states), len(plan.states)))
+        return self._placed(hidden.unflatten(0, (len(batch.states), len(plan.states))), batch, plan)
+
+    @torch.no_grad()
+    def _block_targets(
+        self, batch: UnrollBatch, plan: Plan
+    ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B W N D"]]:
+        """What the base says of the columns before the blocks, and the same of the blocks."""
+        prefix, hidden = predict_blocks(self.base, batch, plan.states)
+        return prefix, self._placed(hidden, batch, plan)
+
+    def _placed(
+        self, hidden: Float[Tensor, "B S L D"], batch: UnrollBatch, plan: Plan
+    ) -> Float[Tensor, "B W L D"]:
+        """Hidden states of the states a plan names, in their places among all."""
         width = batch.states.shape[1]
         if len(plan.states) == width:
             return hidden

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dlmjoint.decoding.cells import first_block
+from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.order import LowEntropy, Order
@@ -74,7 +74,7 @@ class OnPolicy:
         canvas = batch.canvas([0])
         open_cells = canvas.masked
         if self.block_length is not None:
-            open_cells &= first_block(canvas, self.block_length)  # a forward stays in its block
+            open_cells &= Grid(self.block_length).first(canvas)  # a forward stays in its block
         wide_enough = (open_cells.sum(-1) >= batch.states.shape[1] - 1).cpu()
         chances = [_chance(batch.seed, place) for place in batch.places]
         chosen = (torch.tensor(chances) < self.share(step)) & wide_enough

@@ -255,7 +255,13 @@ class OnlineData(FitData):
         return self.trainer.lightning_module.base  # pyright: ignore[reportReturnType]
 
     def check(self, base: Base) -> None:
-        """Nothing to refuse: the base itself draws."""
+        """The base itself draws. Raises ConfigError for one that writes block after block: the states
+        of its windows would be of several blocks."""
+        if base.attention.block_length is not None:
+            raise ConfigError(
+                f"{base.name} writes block after block: train on stored trajectories, "
+                "TrajectoryData, whose windows are cut at its blocks"
+            )
 
     def stream(self) -> dict[str, str]:
         """All that batch number t depends on but t."""

@@ -137,6 +137,7 @@ def unroll(
             hidden[:, :alive].flatten(0, 1),
             canvas.positions,
             canvas.attends,
+            base.attention.current(canvas),
         )
         hidden = after.unflatten(0, (len(batch.states), alive))
         yield hidden

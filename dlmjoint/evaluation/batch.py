@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import first_block
+from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.tally import Tally
@@ -24,7 +24,7 @@ def decode_batch(
     tally = Tally(eos_id=base.eos_id)
     steps = list(tally.timed(decode(base, canvas, policy, noise), base.device))
     trajectories = record(canvas, steps, noise.example_ids)
-    spent = _spent(steps) | {"cells": head_cells(canvas, steps, policy.blocks)}
+    spent = _spent(steps) | {"cells": head_cells(canvas, steps, policy.grid(base))}
     costs = {name: values.tolist() for name, values in spent.items()}
     shared = {
         "seconds": tally.seconds / len(prompts),
@@ -43,7 +43,7 @@ def decode_batch(
     ]
 
 
-def head_cells(canvas: Canvas, steps: list[Step], blocks: int | None) -> Int[Tensor, " B"]:
+def head_cells(canvas: Canvas, steps: list[Step], grid: Grid | None) -> Int[Tensor, " B"]:
     """Per row, the cells whose logits were computed: those that may be written, once per forward
     and once per sampler pass, and every written one once more, to draw its token from.
 
@@ -52,7 +52,7 @@ def head_cells(canvas: Canvas, steps: list[Step], blocks: int | None) -> Int[Ten
     cells = torch.zeros(len(canvas.tokens), dtype=torch.long)
     for step in steps:
         left = canvas.masked.sum(-1).cpu()
-        choice = canvas.masked if blocks is None else canvas.masked & first_block(canvas, blocks)
+        choice = canvas.masked if grid is None else canvas.masked & grid.first(canvas)
         ranked, passes = choice.sum(-1).cpu(), step.passes.cpu()
         cells += torch.where(step.forwards.cpu() > 0, ranked, 0)
         for depth in range(1, int(passes.max()) + 1):

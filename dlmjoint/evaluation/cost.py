@@ -37,7 +37,8 @@ class Machine:
         """Of one example: the matrix products of base and sampler, see `dlmjoint.arithmetic`."""
         length = len(line.prompt) + len(line.tokens)
         base = forward_flops(self.size, line.columns, length, line.cells)
-        return base + pass_flops(self.size, line.sampler_passes * length, length, 0)
+        width = self.size.block_length or length
+        return base + pass_flops(self.size, line.sampler_passes * width, length, 0)
 
     def bytes_read(self, line: Generation) -> float:
         """Weights read from memory for one example were it decoded alone: a forward reads the
@@ -58,7 +59,7 @@ def cost(lines: list[Generation], machine: Machine | None) -> dict[str, float | 
     is no transformer, or a guide beside it.
     """
     forwards = sum(line.base_forwards for line in lines)
-    tokens = sum(len(line.order) for line in lines)
+    tokens = sum(writer != "end" for line in lines for writer in line.writers)
     text_tokens = sum(line.text_tokens for line in lines)
     seconds = sum(line.seconds for line in lines)
     guided = sum(line.guide_passes for line in lines)

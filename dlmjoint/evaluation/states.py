@@ -29,7 +29,7 @@ def turns(base: Base, part: Sequence[Trajectory], policy: Policy) -> Iterator[Tu
             order=policy.order,
             draw=policy.draw,
             refine=policy.refine,
-            block_length=None,
+            grid=None,
             noise=Noise(0, tuple(t.example_id for t in part)),
             forward=step,
             canvas=canvas,

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.attention import Attention
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
@@ -45,6 +46,10 @@ class Base(ABC):
     dtype: torch.dtype
     """Of hidden states."""
     tokenizer: PreTrainedTokenizerBase | None
+    attention: Attention = Attention()
+    """Which columns see which."""
+    stop_ids: tuple[int, ...] = ()
+    """Further ids that end an answer, as its generation config names them."""
     bits: int | None = None
     """Per weight, where the base was quantised."""
 
@@ -95,9 +100,9 @@ class Base(ABC):
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer: end-of-text and, where there is a chat template, the token it puts
-        behind an assistant's message (`<|im_end|>`, `<|eot_id|>`)."""
-        ends = {self.eos_id}
+        """Ids that end an answer: end-of-text, `stop_ids` and, where there is a chat template, the
+        token it puts behind an assistant's message (`<|im_end|>`, `<|eot_id|>`)."""
+        ends = {self.eos_id, *self.stop_ids}
         if self.tokenizer is not None and self.tokenizer.chat_template:
             said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
             text = str(self.tokenizer.apply_chat_template(said, tokenize=False))

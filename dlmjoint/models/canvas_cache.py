@@ -7,6 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+GROWTH = 256
+"""Columns by which a growing memory grows at least."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -29,6 +32,45 @@ class Window:
         return cls(tuple(map(bool, bits[:-1])), bool(bits[-1]))
 
 
+class Prefix(Cache):
+    """Keys and values of one layer that stand before those of a forward; nothing is kept of it."""
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "B H R E"] | None,
+        values: Float[Tensor, "B H R E"] | None,
+        seen: Bool[Tensor, "B P"],
+    ) -> None:
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+        # There may be room for more than is there.
+        self.keys = None if keys is None else keys[:, :, : seen.shape[1]]
+        self.values = None if values is None else values[:, :, : seen.shape[1]]
+        self.seen = seen
+        """Which of them there are to be seen: in every row those before its block."""
+
+    def take(self, rows: Int[Tensor, " R"]) -> "Prefix":
+        """The same of some rows."""
+        if self.keys is None or self.values is None:
+            return Prefix(None, None, self.seen[rows])
+        return Prefix(self.keys[rows], self.values[rows], self.seen[rows])
+
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values: the prefix's, then the forward's."""
+        if self.keys is None or self.values is None:
+            return key_states, value_states
+        return (
+            torch.cat([self.keys, key_states], dim=2),
+            torch.cat([self.values, value_states], dim=2),
+        )
+
+
 class CanvasMemory(Cache):
     """Keys, values and last hidden states of a whole canvas.
 
@@ -36,20 +78,30 @@ class CanvasMemory(Cache):
     the cells of the forward in progress where they belong and returns all columns, so that they
     attend to everything else as it was last computed. Keys are stored rotated: positions never
     move. Cells are renewed row by row, so a row that is ahead of the others keeps what it froze.
+
+    A `growing` memory holds the columns up to the last one computed so far: what lies behind it is
+    not there to be attended to. That is exact where no column sees a later block than its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, growing: bool = False) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
+        self.growing = growing
+        self.beside: CanvasMemory | None = None
+        """What a joint sampler remembers of the same columns."""
         self.keys: dict[int, Float[Tensor, "B H L E"]] = {}
         self.values: dict[int, Float[Tensor, "B H L E"]] = {}
         self.hidden: Float[Tensor, "B L D"] | None = None
         self.clean: Bool[Tensor, "B L"] | None = None
-        """False where a cell was still a mask when it was last computed."""
+        """False where a cell was still a mask when it was last computed, or, in a base that writes block
+        after block, where its block was not finished."""
         self.columns: Int[Tensor, " W"] = torch.empty(0, dtype=torch.long)
         """The columns of the forward in progress, ascending."""
         self._cells: Bool[Tensor, "B W"] | None = None
         """Which of their cells change; None: all."""
         self._length = 0
+        self.held = 0
+        """Columns that may be attended to: all of the canvas, or as many as a growing memory holds."""
+        self._computed = 0
         self._expected: Window | None = None
 
     @property
@@ -60,10 +112,14 @@ class CanvasMemory(Cache):
     def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
         """Forget all other rows of `count`, because they are finished. A memory of two rows per canvas
         row (classifier-free guidance) forgets both."""
-        if self.hidden is None or self.clean is None:
+        if self.beside is not None:
+            self.beside.keep(rows, count)
+        stored = [*self.keys.values()] if self.hidden is None else [self.hidden]
+        if not stored:
             return
-        rows = torch.cat([rows + first for first in range(0, len(self.hidden), count)])
-        self.hidden, self.clean = self.hidden[rows], self.clean[rows]
+        rows = torch.cat([rows + first for first in range(0, len(stored[0]), count)])
+        if self.hidden is not None and self.clean is not None:
+            self.hidden, self.clean = self.hidden[rows], self.clean[rows]
         for held in (self.keys, self.values):
             for layer, states in held.items():
                 held[layer] = states[rows.to(states.device)]
@@ -73,16 +129,28 @@ class CanvasMemory(Cache):
         self._expected = window
 
     def begin(self, renew: Bool[Tensor, "B L"]) -> None:
-        """Announce the cells the next forward recomputes; the first forward must compute all."""
+        """Announce the cells the next forward recomputes; the first forward must compute all, unless
+        the memory grows."""
         window, self._expected = self._expected, None
         if window is None:
             window = Window.of_bits(Window.bits(renew).tolist())
-        if self.empty and not (window.uniform and all(window.columns)):
+        if self.empty and not self.growing and not (window.uniform and all(window.columns)):
             raise ValueError("the first forward must compute every cell of the canvas")
         some = renew.any(0).byte()
         self.columns = some.sort(descending=True, stable=True).indices[: sum(window.columns)]
         self._cells = None if window.uniform else renew[:, self.columns]
         self._length = renew.shape[1]
+        self.held = self._length
+        if self.growing:
+            last = max(column for column, some in enumerate(window.columns) if some)
+            self._computed = max(self._computed, last + 1)
+            self.held = self._computed
+
+    def follow(self, other: "CanvasMemory", rows: int) -> None:
+        """Announce the cells that another memory's last forward computed, of its first rows."""
+        self.columns, self._length = other.columns, other._length
+        self._cells = None if other._cells is None else other._cells[:rows]
+        self.held = self._computed = other.held
 
     def update(
         self,
@@ -94,21 +162,37 @@ class CanvasMemory(Cache):
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of layer `layer_idx`, with the announced cells renewed."""
         for held, new in ((self.keys, key_states), (self.values, value_states)):
-            if layer_idx not in held or self.whole:
+            if self.whole:
                 held[layer_idx] = new
-            else:
-                self._write(held[layer_idx].transpose(1, 2), new.transpose(1, 2))
-        return self.keys[layer_idx], self.values[layer_idx]
+                continue
+            held[layer_idx] = self._room(held.get(layer_idx), new, axis=2)
+            self._write(held[layer_idx].transpose(1, 2), new.transpose(1, 2))
+        return self.keys[layer_idx][:, :, : self.held], self.values[layer_idx][:, :, : self.held]
 
-    def store(self, hidden: Float[Tensor, "B W D"], masked: Bool[Tensor, "B L"]) -> None:
-        """Keep the forward's hidden states, and which cells were already tokens when computed."""
-        if self.hidden is None or self.clean is None or self.whole:
-            self.hidden, self.clean = hidden, ~masked
+    def _room(self, held: Tensor | None, new: Tensor, axis: int) -> Tensor:
+        """What is held, with room for all columns that may be attended to; in a growing memory it is
+        made a good deal at a time, since making it copies everything."""
+        before = 0 if held is None else held.shape[axis]
+        if held is not None and before >= self.held:
+            return held
+        columns = min(self._length, max(self.held, before + GROWTH))
+        shape = list(new.shape)
+        shape[axis] = columns - before
+        more = new.new_zeros(shape)
+        return more if held is None else torch.cat([held, more], dim=axis)
+
+    def store(self, hidden: Float[Tensor, "B W D"], unsettled: Bool[Tensor, "B L"]) -> None:
+        """Keep the forward's hidden states, and which cells will never be computed otherwise again
+        (in a bidirectional base: were already tokens)."""
+        if self.whole:
+            self.hidden, self.clean = hidden, ~unsettled
             return
         # The old hidden states live on in the last prediction: they are not written over.
-        self.hidden, self.clean = self.hidden.clone(), self.clean.clone()
+        old = None if self.hidden is None else self.hidden.clone()
+        self.hidden = self._room(old, hidden, axis=1)
+        self.clean = torch.zeros_like(unsettled) if self.clean is None else self.clean.clone()
         self._write(self.hidden, hidden)
-        self._write(self.clean, ~masked[:, self.columns])
+        self._write(self.clean, ~unsettled[:, self.columns])
 
     @property
     def whole(self) -> bool:

@@ -81,6 +81,21 @@ class ModelFiles:
         return values
 
     @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The end ids of generation_config.json; none without one. Raises LoadError if it is
+        damaged."""
+        path = self.folder / "generation_config.json"
+        if not path.exists():
+            return ()
+        try:
+            ends = json.loads(path.read_text()).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise LoadError(f"{self.name}: {path.name} is damaged: {error!r}") from error
+        if ends is None:
+            return ()
+        return tuple(ends) if isinstance(ends, list) else (ends,)
+
+    @cached_property
     def weights(self) -> Mapping[str, Stored]:
         """Every weight by its published name, from the headers of the safetensors files.
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dlmjoint.errors import LoadError, MismatchError
+from dlmjoint.models.attention import as_mask
 from dlmjoint.models.base import Base
+from dlmjoint.models.canvas_cache import CanvasMemory, Prefix
 from dlmjoint.models.files import ModelFiles, differences, refuse_pickles
-from dlmjoint.models.layout import Layout
+from dlmjoint.models.layout import Layout, View
 from dlmjoint.models.load import Loading, find_family, load_base, outside
 from dlmjoint.models.transformer import TransformerBase
 
@@ -78,6 +80,7 @@ class JointSampler(PreTrainedModel):
         layer = family.read_config(values)
         layer._attn_implementation = "sdpa"
         self.layer_config = layer
+        self.attention = family.attention_of(layer)
         width, eps = layer.hidden_size, layer.rms_norm_eps
         self.norm_embedding = nn.RMSNorm(width, eps=eps)
         self.norm_hidden = nn.RMSNorm(width, eps=eps)
@@ -112,20 +115,84 @@ class JointSampler(PreTrainedModel):
         embedding: Float[Tensor, "B L D"],
         hidden: Float[Tensor, "B L D"],
         positions: Int[Tensor, "B L"],
-        attends: Bool[Tensor, "B L"],
+        attends: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"],
+        renew: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """The hidden states given the tokens now on the canvas (one pass, ADJUST Eq. 4)."""
+        """The hidden states given the tokens now on the canvas (one pass, ADJUST Eq. 4); those not in
+        `renew` stay as they are. `attends` says which columns there are, or which sees which.
+
+        Over a base that writes block after block, `renew` is the block that is being written: a
+        finished block's states are the base's own, in every pass, so that what the sampler makes of
+        them can be kept.
+        """
+        hidden, inputs = self._inputs(embedding, hidden)
+        mask, rotary = self._view(inputs, positions, attends)
+        update = self.block(inputs, attention_mask=mask, position_embeddings=rotary)
+        renewed = hidden + self.gain(update.to(hidden.dtype))
+        return renewed if renew is None else torch.where(renew[..., None], renewed, hidden)
+
+    def read(
+        self,
+        embedding: Float[Tensor, "B W D"],
+        hidden: Float[Tensor, "B W D"],
+        positions: Int[Tensor, "B W"],
+        memory: CanvasMemory,
+    ) -> None:
+        """Keep the keys and values of the columns a memory has announced, for `within`."""
+        _, inputs = self._inputs(embedding, hidden)
+        rotary = self.rotary(inputs, positions)
+        # What the block makes of them beside keys and values is of no use: nothing is hidden from it.
+        self.block(
+            inputs,
+            attention_mask=None,
+            position_embeddings=rotary,
+            past_key_values=memory,
+            use_cache=True,
+        )
+
+    def within(
+        self,
+        embedding: Float[Tensor, "B W D"],
+        hidden: Float[Tensor, "B W D"],
+        positions: Int[Tensor, "B W"],
+        valid: Bool[Tensor, "B W"],
+        prefix: Prefix,
+    ) -> Float[Tensor, "B W D"]:
+        """`forward` for the columns of the block that is being written, given what lies before it.
+        Columns that are not `valid` are not of the block and stay as they are."""
+        hidden, inputs = self._inputs(embedding, hidden)
+        seen = torch.cat([prefix.seen, valid], dim=-1)[:, None].expand(-1, inputs.shape[1], -1)
+        update = self.block(
+            inputs,
+            attention_mask=as_mask(self.layer_config, inputs, seen),
+            position_embeddings=self.rotary(inputs, positions),
+            past_key_values=prefix,
+            use_cache=True,
+        )
+        return torch.where(valid[..., None], hidden + self.gain(update.to(hidden.dtype)), hidden)
+
+    def _view(self, inputs: Tensor, positions: Tensor, attends: Tensor) -> View:
+        if attends.ndim == 3:
+            return View(as_mask(self.layer_config, inputs, attends), self.rotary(inputs, positions))
+        self._layout = layout = Layout.of(
+            self.layer_config,
+            self.attention,
+            self.rotary,
+            inputs,
+            positions,
+            attends,
+            self._layout,
+        )
+        return layout.all
+
+    def _inputs(self, embedding: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden states in the layer's dtype, and what its block is given."""
         # One type from end to end: the base may be in a smaller one, and so are products in mixed
         # precision, where a norm of weights in another type than its input's has no fused kernel.
         dtype = self.project.weight.dtype
         embedding, hidden = embedding.to(dtype), hidden.to(dtype)
         inputs = torch.cat([self.norm_embedding(embedding), self.norm_hidden(hidden)], dim=-1)
-        inputs = self.project(inputs).to(dtype)
-        self._layout = layout = Layout.of(
-            self.layer_config, self.rotary, inputs, positions, attends, self._layout
-        )
-        update = self.block(inputs, attention_mask=layout.mask, position_embeddings=layout.rotary)
-        return hidden + self.gain(update.to(dtype))
+        return hidden, self.project(inputs).to(dtype)
 
     @classmethod
     def over(

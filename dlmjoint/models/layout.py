@@ -1,7 +1,8 @@
 """What attention needs to know of a canvas beside its states: rotary tables and mask."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,23 +10,39 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 
+from dlmjoint.models.attention import Attention, as_mask
+
+Rotary = tuple[Float[Tensor, "B W E"], Float[Tensor, "B W E"]]
+"""Cosines and sines of some columns."""
+
+
+class View(NamedTuple):
+    """What the queries of one forward are given."""
+
+    mask: Any
+    """Which keys each query may see, in the form the config's attention kernel takes; None where
+    nothing is hidden and the kernel needs no mask (the fast path)."""
+    rotary: Rotary
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Made once per canvas: neither changes with the tokens that are written."""
+    """Made once per canvas: nothing of it changes with the tokens that are written."""
 
+    config: PreTrainedConfig
     attends: Bool[Tensor, "B L"]
-    dtype: torch.dtype
-    rotary: tuple[Float[Tensor, "B L E"], Float[Tensor, "B L E"]]
-    """Cosines and sines of all columns."""
-    mask: Any
-    """Which keys each column may see, in the form the config's attention kernel takes; None where
-    nothing is padded and the kernel needs no mask (the fast path)."""
+    queries: Float[Tensor, "B L 1"]
+    """Of the shape, the dtype and the device of the canvas's states."""
+    rotary: Rotary
+    """Of all columns."""
+    blocks: Int[Tensor, "B L"] | None
+    """The number of every column's block, where a column sees no later block; None: each sees all."""
 
     @classmethod
     def of(
         cls,
         config: PreTrainedConfig,
+        attention: Attention,
         rotary: nn.Module,
         queries: Float[Tensor, "B W D"],
         positions: Int[Tensor, "B L"],
@@ -34,19 +51,38 @@ class Layout:
     ) -> "Layout":
         """The layout of a canvas: the one that is held, if it is of this very canvas. `queries` give
         device and dtype."""
-        if held is not None and held.attends is attends and held.dtype == queries.dtype:
+        if held is not None and held.attends is attends and held.queries.dtype == queries.dtype:
             return held
         # Made in decoding, it may be used in training: tensors of inference mode could not be.
         with torch.inference_mode(False), torch.no_grad():
-            keys = queries.new_zeros(1).expand(
-                *attends.shape, 1
-            )  # only its shape and dtype are read
-            mask = create_bidirectional_mask(config, keys, attends.clone())
-            return cls(attends, queries.dtype, rotary(keys, positions.clone()), mask)
+            keys = queries.new_zeros(1).expand(*attends.shape, 1)
+            places = positions.clone()
+            blocks = None if attention.block_length is None else attention.blocks(places)
+            return cls(config, attends, keys, rotary(keys, places), blocks)
 
-    def at(self, columns: Int[Tensor, " W"]) -> "Layout":
-        """The layout of some columns as queries; keys stay all of them."""
+    @cached_property
+    def all(self) -> View:
+        """Of all columns as queries."""
+        with torch.inference_mode(False), torch.no_grad():
+            if self.blocks is not None:
+                return View(self._block_mask(self.blocks, self.attends.shape[1]), self.rotary)
+            mask = create_bidirectional_mask(self.config, self.queries, self.attends.clone())
+            return View(mask, self.rotary)
+
+    def at(self, columns: Int[Tensor, " W"], held: int) -> View:
+        """Of some columns as queries; keys are the first so many, which are all of them unless no
+        column sees a later block. A mask of all columns by all would be large in a long text."""
         cos, sin = self.rotary
-        rows_of_queries = isinstance(self.mask, Tensor) and self.mask.ndim == 4
-        mask = self.mask[:, :, columns] if rows_of_queries else self.mask
-        return Layout(self.attends, self.dtype, (cos[:, columns], sin[:, columns]), mask)
+        rotary = (cos[:, columns], sin[:, columns])
+        if self.blocks is not None:
+            return View(self._block_mask(self.blocks[:, columns], held), rotary)
+        mask = self.all.mask
+        rows_of_queries = isinstance(mask, Tensor) and mask.ndim == 4
+        return View(mask[:, :, columns] if rows_of_queries else mask, rotary)
+
+    def _block_mask(self, own: Int[Tensor, "B W"], held: int) -> Tensor:
+        """A query in the padding sees what its row's first block does: it means nothing, but it is a
+        number."""
+        assert self.blocks is not None
+        before = self.blocks[:, None, :held] <= own[:, :, None]
+        return as_mask(self.config, self.queries, before & self.attends.clone()[:, None, :held])

@@ -22,6 +22,7 @@ from transformers import (
 
 import dlmjoint.models
 from dlmjoint.errors import ConfigError, LoadError
+from dlmjoint.models.attention import KERNELS
 from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, torch_dtype
 from dlmjoint.models.transformer import EMBEDDING, FINGERPRINT, HEAD, TransformerBase
@@ -203,13 +204,18 @@ def _load(
     wanted, loading = torch_dtype(dtype), loading or Loading()
     family = family or find_family(str(files.config.get("model_type")), files.name)
     config = family.read_config(files.config)
+    if family.attention_of(config).block_length is not None and loading.attention not in KERNELS:
+        raise ConfigError(
+            f"attention={loading.attention}: {files.name} writes block after block, a pattern of which "
+            f"{' and '.join(KERNELS)} are built in"
+        )
     files.check(family.shapes(config))
     tokenizer = family.load_tokenizer(files.folder)
     if tokenizer is None:
         log.warning("%s has no tokenizer files: prompts must be ids, answers stay ids", files.name)
     network = _network(files, family, config, loading.arguments(device, wanted))
     base = family(network, tokenizer, name=files.name, revision=files.revision)
-    base.bits = loading.bits
+    base.bits, base.stop_ids = loading.bits, files.stop_ids
     check(base, wanted)
     return base
 

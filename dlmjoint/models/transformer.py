@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dlmjoint.errors import LoadError
+from dlmjoint.models.attention import Attention, as_mask
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
-from dlmjoint.models.layout import Layout
+from dlmjoint.models.layout import Layout, View
 from dlmjoint.types import Canvas, Prediction
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -94,6 +95,7 @@ class TransformerBase(Base):
             self.bos_id = tokenizer.bos_token_id  # pyright: ignore[reportAttributeAccessIssue]
         self.vocab_size, self.hidden_size = config.vocab_size, config.hidden_size
         self.max_length = config.max_position_embeddings
+        self.attention = self.attention_of(config)
         self._layout: Layout | None = None
 
     @property
@@ -110,6 +112,11 @@ class TransformerBase(Base):
     @abstractmethod
     def read_config(cls, values: dict[str, Any]) -> PreTrainedConfig:
         """The family's config object from the values of a config.json."""
+
+    @classmethod
+    def attention_of(cls, config: PreTrainedConfig) -> Attention:
+        """Which columns of a base with this config see which: every column every other."""
+        return Attention()
 
     @classmethod
     @abstractmethod
@@ -174,7 +181,7 @@ class TransformerBase(Base):
                 raise ValueError("renewing some cells needs a memory for the others")
             return Prediction(self._align(self._run(canvas), canvas.attends), fresh)
         memory.begin(self.fed(fresh))
-        memory.store(self._run(canvas, memory), canvas.masked)
+        memory.store(self._run(canvas, memory), self.attention.unsettled(canvas))
         assert memory.hidden is not None
         return Prediction(self._align(memory.hidden, canvas.attends), fresh)
 
@@ -186,23 +193,48 @@ class TransformerBase(Base):
         """The network's own last hidden states after its final norm: of all columns, or of those
         the memory has announced."""
         model = self.network.model
-        some = None if memory is None or memory.whole else memory.columns
-        hidden = model.embed_tokens(canvas.tokens if some is None else canvas.tokens[:, some])
+        some = None if memory is None or memory.whole else memory
+        hidden = self.embed(canvas.tokens if some is None else canvas.tokens[:, some.columns])
         self._layout = layout = Layout.of(
-            self.config, model.rotary_emb, hidden, canvas.positions, canvas.attends, self._layout
+            self.config,
+            self.attention,
+            model.rotary_emb,
+            hidden,
+            canvas.positions,
+            canvas.attends,
+            self._layout,
         )
-        if some is not None:
-            layout = layout.at(some)
+        view = layout.all if some is None else layout.at(some.columns, some.held)
+        # Back to the canvas's device: a `device_map` may have left the last layer on another.
+        return self._through(hidden, view, memory).to(canvas.tokens.device)
+
+    def run(
+        self,
+        tokens: Int[Tensor, "B Q"],
+        positions: Int[Tensor, "B Q"],
+        seen: Bool[Tensor, "B Q Q"],
+    ) -> Float[Tensor, "B Q D"]:
+        """The network's own last hidden states, not aligned, where columns (second axis) see others
+        (third) in a pattern of the caller's."""
+        hidden = self.embed(tokens)
+        rotary = self.network.model.rotary_emb(hidden, positions)
+        view = View(as_mask(self.config, hidden, seen), rotary)
+        return self._through(hidden, view, None).to(tokens.device)
+
+    def _through(
+        self, hidden: Float[Tensor, "B W D"], view: View, memory: CanvasMemory | None
+    ) -> Float[Tensor, "B W D"]:
+        """Embeddings through all blocks and the final norm."""
+        model = self.network.model
         for block in model.layers:
             hidden = block(
                 hidden,
-                attention_mask=layout.mask,
-                position_embeddings=layout.rotary,
+                attention_mask=view.mask,
+                position_embeddings=view.rotary,
                 past_key_values=memory,
                 use_cache=memory is not None,
             )
-        # Back to the canvas's device: a `device_map` may have left the last layer on another.
-        return model.norm(hidden).to(canvas.tokens.device)
+        return model.norm(hidden)
 
     def _align(
         self, raw: Float[Tensor, "B L D"], attends: Bool[Tensor, "B L"]

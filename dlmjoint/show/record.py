@@ -13,7 +13,7 @@ from dlmjoint.random import Noise
 from dlmjoint.show.pieces import Piece, Speller
 from dlmjoint.types import Canvas, Step
 
-WRITERS = {"base": "base", "sampler": "joint sampler", "fill": "early fill"}
+WRITERS = {"base": "base", "sampler": "joint sampler", "fill": "early fill", "end": "after the end"}
 """The values of `Commit.writer`, in words."""
 
 

@@ -16,6 +16,7 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
     "base": (64, 156, 222),
     "sampler": (235, 130, 42),
     "fill": (174, 120, 236),
+    "end": (140, 140, 140),
 }
 """Of middle lightness, for dark terminals and light ones, and told apart by readers with a colour
 vision deficiency."""
@@ -23,7 +24,7 @@ GREY = (112, 116, 122)
 """What a token fades towards as it grows old."""
 FADE = 0.65
 """How far the oldest has gone."""
-NAMED: Mapping[str, str] = {"base": "cyan", "sampler": "yellow", "fill": "magenta"}
+NAMED: Mapping[str, str] = {"base": "cyan", "sampler": "yellow", "fill": "magenta", "end": "white"}
 """For terminals of 16 colours, where old tokens are dim instead."""
 
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import dlmjoint
 from dlmjoint.decoding.accept import Aggressive, MinimumProbability, Stochastic, TopK, TopKRelative
@@ -29,6 +30,7 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Columns, Linear, Prophet, Staged
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
+from dlmjoint.decoding.sdar import BlockSteady, BlockThreshold
 from dlmjoint.errors import ConfigError
 from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World
 
@@ -74,6 +76,23 @@ EARLY = [
     FirstOf((EndOfText(), Prophet(Staged(2, 1, 0.5)))),
 ]
 ACCEPTS = [TopK(8), TopK(2), TopKRelative(), MinimumProbability(0.01), Aggressive(), Stochastic()]
+
+
+BLOCK_SCHEDULES = [
+    BlockSteady(2),
+    BlockSteady((2, 1)),
+    BlockThreshold(1, 0.2),
+    BlockThreshold(2, 0.5),
+]
+
+
+def random_block_policy(seed: int, world: World) -> Policy:
+    """A greedy policy without a cache, for a base that writes block after block."""
+    policy = replace(random_policy(seed, world), cache=NoCache(), block_length=None)
+    chance = random.Random(seed)
+    if chance.random() < 0.3:
+        policy = replace(policy, commits_per_forward=chance.choice(BLOCK_SCHEDULES))
+    return policy
 
 
 def random_policy(seed: int, world: World) -> Policy:

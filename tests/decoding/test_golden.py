@@ -136,7 +136,7 @@ def test_the_delayed_cache_recomputes_every_finished_block_once_more(
 def test_lladas_schedule_gives_larger_counts_first() -> None:
     left, counts = torch.tensor([10]), []
     for forward in range(4):
-        counts.append(int(LladaSchedule(8, blocks=2).commits(forward, left, left + 10)))
+        counts.append(int(LladaSchedule(8, blocks=2).commits(forward, left, left + 10, left)))
         left = left - counts[-1]
     assert counts == [3, 3, 2, 2]
 
@@ -144,6 +144,6 @@ def test_lladas_schedule_gives_larger_counts_first() -> None:
 def test_dreams_schedule_has_its_odd_ends() -> None:
     masked, counts = torch.tensor([127]), []
     for forward in range(127):
-        counts.append(int(DreamSchedule(127).commits(forward, masked, masked)))
+        counts.append(int(DreamSchedule(127).commits(forward, masked, masked, masked)))
         masked = masked - counts[-1]
     assert counts == [0] + [1] * 125 + [2]

@@ -28,7 +28,7 @@ class World:
     guide: Autoregressive
 
 
-def random_world(kind: type[Dream] | type[Llada]) -> World:
+def random_world(kind: type[TransformerBase]) -> World:
     base = kind.random()
     return World(base, JointSampler.from_base(base, gain=1.0).eval(), Autoregressive.random())
 

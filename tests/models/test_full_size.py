@@ -1,4 +1,4 @@
-"""Dream-7B and LLaDA-8B from their published config values, without memory behind the weights."""
+"""Dream-7B, LLaDA-8B and SDAR from their published config values, without memory behind the weights."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,6 @@ import dlmjoint
 from dlmjoint.models.load import find_family
 
 PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
-LAYERS = {"dream-7b": 28, "llada-8b": 32}
 DREAM = {
     "model.embed_tokens.weight": (152064, 3584),
     "model.norm.weight": (3584,),
@@ -46,13 +45,47 @@ LLADA_LAYER = {
     "attn_norm.weight": (4096,),
     "ff_norm.weight": (4096,),
 }
+
+
+def _sdar(layers: int, width: int, inner: int, heads: int) -> dict[str, tuple[int, ...]]:
+    """Qwen3's names; heads are 128 wide, eight of them keys and values."""
+    layer = {
+        "self_attn.q_proj.weight": (128 * heads, width),
+        "self_attn.k_proj.weight": (1024, width),
+        "self_attn.v_proj.weight": (1024, width),
+        "self_attn.o_proj.weight": (width, 128 * heads),
+        "self_attn.q_norm.weight": (128,),
+        "self_attn.k_norm.weight": (128,),
+        "mlp.gate_proj.weight": (inner, width),
+        "mlp.up_proj.weight": (inner, width),
+        "mlp.down_proj.weight": (width, inner),
+        "input_layernorm.weight": (width,),
+        "post_attention_layernorm.weight": (width,),
+    }
+    ends = {
+        "model.embed_tokens.weight": (151936, width),
+        "model.norm.weight": (width,),
+        "lm_head.weight": (151936, width),
+    }
+    return ends | {f"model.layers.{n}.{k}": v for n in range(layers) for k, v in layer.items()}
+
+
 EXPECTED = {
     "dream-7b": DREAM
     | {f"model.layers.{n}.{k}": v for n in range(28) for k, v in DREAM_LAYER.items()},
     "llada-8b": LLADA
     | {f"model.transformer.blocks.{n}.{k}": v for n in range(32) for k, v in LLADA_LAYER.items()},
+    "sdar-1.7b": _sdar(28, 2048, 6144, 16),
+    "sdar-4b": _sdar(36, 2560, 9728, 32),
+    "sdar-8b": _sdar(36, 4096, 12288, 32),
 }
-BILLIONS = {"dream-7b": 7.616, "llada-8b": 8.016}
+BILLIONS = {
+    "dream-7b": 7.616,
+    "llada-8b": 8.016,
+    "sdar-1.7b": 2.032,
+    "sdar-4b": 4.411,
+    "sdar-8b": 8.191,
+}
 
 every_model = pytest.mark.parametrize("name", sorted(EXPECTED))
 

@@ -59,6 +59,11 @@ def log_likelihoods(
 
 
 def _check(base: Base, answer: Answer) -> None:
+    if base.attention.block_length is not None:
+        raise ConfigError(
+            f"a likelihood here masks tokens anywhere in an answer; {base.name} writes block after block "
+            "and knows no masks in finished blocks: take tasks that generate"
+        )
     if not answer.prompt or not answer.tokens:
         raise ConfigError("a likelihood needs a prompt and an answer of at least one token each")
     if never := sorted(set(answer.tokens).intersection(base.forbidden_ids)):

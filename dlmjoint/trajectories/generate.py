@@ -14,9 +14,11 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from dlmjoint.decoding.cache import NoCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import EarlyCommit, Never
+from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
@@ -190,6 +192,7 @@ def generate(
         draw=draw or Draw(),
         early=early or Never(),
         block_length=block_length,
+        cache=NoCache() if model.attention.block_length is None else ExactBlocks(),
     )
     manifest = manifest_of(model, policy, rows, max_new_tokens, shard_size, seed)
     store = TrajectoryStore.create(output, manifest)

@@ -11,10 +11,13 @@ import dlmjoint
 from dlmjoint.decoding.cache import CachePolicy, NoCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.exact_blocks import ExactBlocks
+from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.order import HighProbability, LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.sdar import BlockSteady, BlockThreshold, tokens_of
+from dlmjoint.errors import ConfigError
 from dlmjoint.models.sdar import Sdar
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
@@ -69,3 +72,75 @@ def test_cached_equals_uncached_for_random_policies(sdar: World, part: int) -> N
         assert made[0].sequences == made[1].sequences, (seed, full)
         for name in ("base_forwards", "sampler_passes", "guide_passes", "tokens"):
             assert getattr(made[0].tally, name) == getattr(made[1].tally, name), (seed, full)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_row_alone_is_decoded_as_in_a_batch_of_prompts_that_end_anywhere_in_a_block(
+    sdar: World, part: int
+) -> None:
+    for seed in range(8 * part, 8 * (part + 1)):
+        policy = replace(random_block_policy(seed, sdar), cache=ExactBlocks())
+        together = dlmjoint.generate(sdar.base, MIXED, policy, 13, seed=seed)
+        alone = dlmjoint.generate(sdar.base, MIXED, policy, 13, seed=seed, batch_size=1)
+        assert together.sequences == alone.sequences, (seed, policy)
+        assert together.tally.columns == alone.tally.columns, (seed, policy)
+
+
+def test_no_forward_writes_into_the_next_block_and_the_prompt_is_on_the_grid(sdar: World) -> None:
+    forbid = Draw(forbid=sdar.base.end_ids)
+    for schedule in (3, 8, BlockSteady((1, 3)), EntropyBound(50.0)):
+        policy = Policy(schedule, draw=forbid, cache=ExactBlocks()).prepare(sdar.base)
+        canvas = sdar.base.canvas(MIXED, 13)
+        blocks = sdar.base.attention.blocks(canvas.positions)
+        for step in decode(sdar.base, canvas, policy, Noise(0, (0, 1, 2, 3))):
+            written = canvas.masked & ~step.canvas.masked
+            for row in range(len(MIXED)):
+                assert len(blocks[row][written[row]].unique()) <= 1
+            canvas = step.canvas
+
+
+def test_a_schedule_knows_how_many_forwards_a_block_has_had(sdar: World) -> None:
+    policy = Policy(BlockSteady((2, 1)), draw=Draw(forbid=sdar.base.end_ids)).prepare(sdar.base)
+    canvas = sdar.base.canvas([[5, 6, 7]], 9)
+    steps = decode(sdar.base, canvas, policy, Noise(0, (0,)))
+    # One column is left of the prompt's block; then two blocks of four.
+    assert [int(step.written) for step in steps] == [1, 2, 1, 1, 2, 1, 1]
+
+
+def test_a_text_that_has_ended_has_no_further_blocks(sdar: World) -> None:
+    only_ends = tuple(range(1, 40))
+    policy = Policy(order=LeftToRight(), draw=Draw(forbid=only_ends), cache=ExactBlocks())
+    out = dlmjoint.generate(sdar.base, [[5, 6, 7]], policy, 50)
+    assert out.base_forwards == 2  # the second only finds that nothing is left to write
+    assert out.tally.tokens == 1
+    assert out.sequences == [[5, 6, 7] + [0] * 50]
+
+
+def test_a_long_text_needs_no_forward_as_long_as_itself(sdar: World) -> None:
+    policy = Policy(4, draw=Draw(forbid=sdar.base.end_ids), cache=ExactBlocks())
+    prepared, canvas = policy.prepare(sdar.base), sdar.base.canvas([[5] * 4], 56)
+    steps = list(decode(sdar.base, canvas, prepared, Noise(0, (0,))))
+    assert len(steps) == 14
+    # A block's forward computes the block, and once more the one before it.
+    assert [int(step.columns) for step in steps] == [8] * 14
+
+
+def test_blocks_and_caches_that_are_not_the_bases_are_refused(sdar: World, dream: World) -> None:
+    for policy, world, message in (
+        (Policy(block_length=3), sdar, "writes in blocks of 4"),
+        (Policy(cache=ExactBlocks(8)), sdar, "writes in blocks of 4"),
+        (Policy(cache=FreeCache(4)), sdar, "take ExactBlocks"),
+        (Policy(cache=ExactBlocks()), dream, "take FreeCache"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            policy.prepare(world.base)
+    for build, message in (
+        (lambda: BlockSteady(0), "count is 0"),
+        (lambda: BlockSteady(()), "count is"),
+        (lambda: BlockThreshold(0), "count is 0"),
+        (lambda: BlockThreshold(threshold=0.0), "threshold is 0"),
+        (lambda: tokens_of(4, 5), "steps is 5"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build()
+    assert tokens_of(8, 3) == (3, 3, 2)

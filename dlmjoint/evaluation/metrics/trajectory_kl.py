@@ -141,7 +141,7 @@ class ForcedDraw(Draw):
     ) -> tuple[Tensor, Tensor]:
         """The given tokens."""
         tokens = self.tokens[_examples(rows, noise), columns]
-        return tokens, logits.double().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+        return tokens, logits.double().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
 
 
 def _examples(rows: Int[Tensor, "*cells"], noise: Noise) -> Int[Tensor, "*cells"]:

@@ -25,6 +25,7 @@ from dlmjoint.bench.measure import (
 from dlmjoint.bench.random_base import folder_of, is_random
 from dlmjoint.bench.suite import Setting, Suite
 from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.tally import clock
@@ -140,7 +141,8 @@ def _decoding(
     canvas = base.canvas([[start]] * batch_size, length - 1)
 
     def tokens(policy: Policy) -> Callable[[], int]:
-        prepared = policy.prepare(base)
+        # An end of text that is drawn by chance would stop a block base early.
+        prepared = replace(policy, draw=Draw(forbid=tuple(base.end_ids))).prepare(base)
 
         def some() -> int:
             steps = decode(base, canvas, prepared, Noise(0, tuple(range(batch_size))))

@@ -44,18 +44,18 @@ class Layout:
         config: PreTrainedConfig,
         attention: Attention,
         rotary: nn.Module,
-        queries: Float[Tensor, "B W D"],
+        like: Tensor,
         positions: Int[Tensor, "B L"],
         attends: Bool[Tensor, "B L"],
         held: "Layout | None" = None,
     ) -> "Layout":
-        """The layout of a canvas: the one that is held, if it is of this very canvas. `queries` give
-        device and dtype."""
-        if held is not None and held.attends is attends and held.queries.dtype == queries.dtype:
+        """The layout of a canvas: the one that is held, if it is of this very canvas. States are of
+        the device and the dtype of `like`."""
+        if held is not None and held.attends is attends and held.queries.dtype == like.dtype:
             return held
         # Made in decoding, it may be used in training: tensors of inference mode could not be.
         with torch.inference_mode(False), torch.no_grad():
-            keys = queries.new_zeros(1).expand(*attends.shape, 1)
+            keys = like.new_zeros(1).expand(*attends.shape, 1)
             places = positions.clone()
             blocks = None if attention.block_length is None else attention.blocks(places)
             return cls(config, attends, keys, rotary(keys, places), blocks)

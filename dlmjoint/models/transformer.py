@@ -192,21 +192,20 @@ class TransformerBase(Base):
     def _run(self, canvas: Canvas, memory: CanvasMemory | None = None) -> Float[Tensor, "B W D"]:
         """The network's own last hidden states after its final norm: of all columns, or of those
         the memory has announced."""
-        model = self.network.model
         some = None if memory is None or memory.whole else memory
-        hidden = self.embed(canvas.tokens if some is None else canvas.tokens[:, some.columns])
         self._layout = layout = Layout.of(
             self.config,
             self.attention,
-            model.rotary_emb,
-            hidden,
+            self.network.model.rotary_emb,
+            self.network.model.embed_tokens.weight,
             canvas.positions,
             canvas.attends,
             self._layout,
         )
-        view = layout.all if some is None else layout.at(some.columns, some.held)
-        # Back to the canvas's device: a `device_map` may have left the last layer on another.
-        return self._through(hidden, view, memory).to(canvas.tokens.device)
+        if some is None:
+            return self._through(canvas.tokens, layout.all, memory)
+        view = layout.at(some.columns, some.held)
+        return self._through(canvas.tokens[:, some.columns], view, memory)
 
     def run(
         self,
@@ -216,16 +215,17 @@ class TransformerBase(Base):
     ) -> Float[Tensor, "B Q D"]:
         """The network's own last hidden states, not aligned, where columns (second axis) see others
         (third) in a pattern of the caller's."""
-        hidden = self.embed(tokens)
-        rotary = self.network.model.rotary_emb(hidden, positions)
-        view = View(as_mask(self.config, hidden, seen), rotary)
-        return self._through(hidden, view, None).to(tokens.device)
+        model = self.network.model
+        like = model.embed_tokens.weight.new_zeros(1).expand(*tokens.shape, 1)
+        view = View(as_mask(self.config, like, seen), model.rotary_emb(like, positions))
+        return self._through(tokens, view, None)
 
     def _through(
-        self, hidden: Float[Tensor, "B W D"], view: View, memory: CanvasMemory | None
+        self, tokens: Int[Tensor, "B W"], view: View, memory: CanvasMemory | None
     ) -> Float[Tensor, "B W D"]:
-        """Embeddings through all blocks and the final norm."""
+        """Through embedding, blocks and final norm."""
         model = self.network.model
+        hidden = model.embed_tokens(tokens)
         for block in model.layers:
             hidden = block(
                 hidden,
@@ -234,7 +234,8 @@ class TransformerBase(Base):
                 past_key_values=memory,
                 use_cache=memory is not None,
             )
-        return model.norm(hidden)
+        # Back to the canvas's device: a `device_map` may have left the last layer on another.
+        return model.norm(hidden).to(tokens.device)
 
     def _align(
         self, raw: Float[Tensor, "B L D"], attends: Bool[Tensor, "B L"]

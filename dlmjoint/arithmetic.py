@@ -194,15 +194,16 @@ def decode_flops(size: Size, length: int, response: int, commits: int, joint: bo
     """
     if size.block_length is None:
         return _writing_flops(size, length, length, response, commits, joint)
-    prompt = length - response
-    total = forward_flops(size, prompt, prompt // 2, 0)
-    for start in range(prompt, length, size.block_length):
+    finished, total = length - response, 0.0
+    for start in range(length - response, length, size.block_length):
         width = min(size.block_length, length - start)
         end = start + width
+        # A block's first forward computes what was finished before it, as later blocks see it.
+        total += forward_flops(size, finished, end, 0)
+        if joint and commits > 1 and finished:  # and the sampler reads all that it computes
+            total += pass_flops(size, finished + width, end, 0)
         total += _writing_flops(size, width, end, width, commits, joint)
-        if end < length:  # the finished block, as later blocks see it
-            total += forward_flops(size, width, end, 0)
-            total += pass_flops(size, width, end, 0) if joint and commits > 1 else 0
+        finished = width
     return total
 
 

@@ -14,8 +14,10 @@ import dlmjoint
 from dlmjoint import arithmetic, cli
 from dlmjoint.arithmetic import Setting, Size
 from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.distill.chunked import GPU_LOGITS, Cells, divergences
 from dlmjoint.distill.losses import ForwardKL
 from dlmjoint.distill.module import Distillation
@@ -23,6 +25,7 @@ from dlmjoint.distill.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import find_family, load_base
+from dlmjoint.models.sdar import Sdar
 from dlmjoint.random import Noise
 from tests.conftest import CHECKPOINTS, GOLDEN
 from tests.live_bytes import most_live_bytes
@@ -318,6 +321,53 @@ def test_the_page_of_the_bases_has_these_numbers(dream, llada):
         for heading, terms in zip(verbs, arithmetic.memory(size, setting).values(), strict=True):
             together = sum(number for number, _ in terms.values())
             assert rows[heading][place] == f"{together / 1e9:.1f} GB"
+
+
+BLOCKS = Setting(
+    prompt_length=128, max_new_tokens=512, batch_size=16, fit_batch_size=32, examples=20_000
+)
+
+
+def test_the_page_of_the_bases_has_these_numbers_of_block_bases():
+    lines = (CHECKPOINTS.parent / "docs" / "bases.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = {heading: values for heading, *values in cells}
+    for place, name in enumerate(("sdar-1.7b", "sdar-4b", "sdar-8b")):
+        size = _size(name)
+        flops, memory = arithmetic.work(size, BLOCKS), arithmetic.memory(size, BLOCKS)
+        together = {
+            verb: f"{sum(number for number, _ in terms.values()) / 1e9:.1f} GB"
+            for verb, terms in memory.items()
+        }
+        for verb, heading in (
+            ("generate", "generate in blocks: hours, memory"),
+            ("fit", "fit on blocks: hours, memory on four GPUs"),
+        ):
+            hours = arithmetic.hours(flops[verb], BLOCKS.flops_per_second, BLOCKS.utilisation)
+            assert rows[heading][place] == f"{hours:.2f}, {together[verb]}"
+        assert rows["eval of blocks: memory"][place] == together["eval"]
+        speed = {row["commits_per_forward"]: row for row in arithmetic.speed_ups(size, BLOCKS)}
+        for kind, digits in (("marginals", 1), ("joint", 2)):
+            found = ", ".join(f"{speed[k][kind]['by_bytes_read']:.{digits}f}" for k in (2, 4))
+            assert rows[f"{kind}, K = 2, 4, by bytes read"][place] == found
+
+
+@pytest.mark.parametrize(("commits", "joint"), [(1, False), (2, False), (3, True), (4, True)])
+def test_a_block_bases_decoding_costs_what_torch_counts(commits, joint):
+    base = Sdar.random()
+    size = arithmetic.measure(Sdar, base.config)
+    sampler = JointSampler.from_base(base).eval()
+    policy = Policy(
+        commits,
+        refine=Joint(sampler) if joint else Marginals(),
+        draw=Draw(forbid=base.end_ids),
+        cache=ExactBlocks(),
+    ).prepare(base)
+    canvas = base.canvas([[5] * 8], 16)
+    counted = _flops(lambda: list(decode(base, canvas, policy, Noise(0, (0,)))))
+    said = arithmetic.decode_flops(size, 24, 16, commits, joint)
+    # A finished block is computed together with the next: its queries are given all keys, and hidden ones.
+    assert counted == pytest.approx(said, rel=0.03)
 
 
 # The command

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.early import Never
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
@@ -99,6 +100,8 @@ class OnPolicy:
             refine=Joint(sampler),
             block_length=self.block_length,
         ).prepare(base)
+        # The window is a block of a text that went on: an end in it, a prompt's, is not to stop it.
+        policy = replace(policy, early=Never())
         canvas = batch.canvas([0]).select(rows)
         places = [p for p, kept in zip(batch.places, rows.tolist(), strict=True) if kept]
         noise = Noise(derive_seed(batch.seed, "on-policy"), tuple(places))

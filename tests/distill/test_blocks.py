@@ -1,5 +1,7 @@
 """Windows inside blocks: what a sampler over a base that writes block after block is trained on."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,10 +11,22 @@ from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.distill.blocks import by_blocks, predict_blocks, unroll_blocks
+from dlmjoint.distill.data import TrajectoryData
+from dlmjoint.distill.module import Distillation
+from dlmjoint.distill.on_policy import OnPolicy
+from dlmjoint.distill.online import OnlineData
 from dlmjoint.distill.unroll import collate, unroll
+from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
 from dlmjoint.models.sdar import Sdar
+from dlmjoint.trajectories.generate import generate
+from dlmjoint.trajectories.prompts import Unconditional
+from dlmjoint.trajectories.store import TrajectoryStore
 from dlmjoint.types import Trajectory
+from tests.conftest import GOLDEN
+from tests.distill.trainer import small_trainer
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [5], [6, 7, 8, 9]]
 NO_END = Draw(forbid=(0,))
@@ -89,3 +103,57 @@ def test_a_prefix_computed_once_gives_what_whole_canvases_do() -> None:
         here = slice(depth, depth + one.shape[1])
         found, expected = other[cells[:, here]], one[masked[:, here]]
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+SDAR = str(GOLDEN / "sdar")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trajectories of the golden SDAR, whose blocks have four columns."""
+    path = tmp_path_factory.mktemp("blocks")
+    generate(SDAR, path, Unconditional(24), max_new_tokens=11, device="cpu")
+    return path
+
+
+def test_a_sampler_over_blocks_is_trained_and_learns(folder: Path, tmp_path: Path) -> None:
+    module = Distillation(SDAR, depth=3, export=tmp_path / "sampler")
+    data = TrajectoryData(folder, batch_size=8, window=4, val_batches=2)
+    trainer = small_trainer(tmp_path, 40, val_check_interval=40)
+    trainer.fit(module, datamodule=data)
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for depth in (1, 2, 3):
+        assert found[f"val/kl@{depth}"] < 0.95 * found[f"val/marginal_kl@{depth}"]
+    sampler = JointSampler.from_pretrained(tmp_path / "sampler")
+    assert sampler.attention.block_length == 4
+    sampler.check(module.base)
+
+
+def test_windows_longer_than_a_block_are_refused(folder: Path, tmp_path: Path) -> None:
+    module = Distillation(SDAR, depth=3)
+    with pytest.raises(ConfigError, match=r"window is 6, but a block of .* has 5 states"):
+        small_trainer(tmp_path, 1).fit(module, datamodule=TrajectoryData(folder, window=6))
+
+
+def test_training_while_generating_and_likelihoods_are_refused_for_block_bases() -> None:
+    base = Sdar.random()
+    with pytest.raises(ConfigError, match="train on stored trajectories"):
+        OnlineData(Unconditional(4)).check(base)
+    with pytest.raises(ConfigError, match="take tasks that generate"):
+        log_likelihoods(base, [Answer((5,), (6, 7))])
+
+
+def test_own_windows_are_written_inside_blocks_whatever_ends_their_prompt_holds(
+    folder: Path,
+) -> None:
+    base = load_base(SDAR)
+    sampler = JointSampler.from_base(base, gain=1.0)
+    blocks = by_blocks(TrajectoryStore.open(folder).trajectories(), 4, base.end_ids)
+    assert (
+        blocks[0].response[0] in base.end_ids
+    )  # the golden base begins texts with its end-of-text
+    batch = collate(blocks, [0] * len(blocks), 4, base.mask_id, base.pad_id)
+    written = OnPolicy(rate=1.0).rewrite(batch, base, sampler, step=0)
+    assert not torch.equal(written.states, batch.states)
+    left = written.masked.sum(-1)
+    assert torch.equal(left[:, :1] - left, torch.arange(4).expand_as(left))

@@ -11,6 +11,7 @@ from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
+from dlmjoint.types import Canvas
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class EndOfText(EarlyCommit):
 class AtEnd(EarlyCommit):
     """A row whose text is finished has no further blocks. What a base that writes block after block
     does by itself: the rest of its canvas, whose length is only a bound, is padded and costs nothing.
+    A text does not end before its last anchor.
     """
 
     end_ids: tuple[int, ...]
@@ -50,20 +52,24 @@ class AtEnd(EarlyCommit):
 
     def finish(self, turn: Turn) -> None:
         """Pad."""
-        rows, tokens = _ended(turn, self.end_ids, 1)
+        rows, tokens = _ended(turn, self.end_ids, 1, _behind_anchors(turn.canvas))
         turn.constant(
             turn.canvas.masked & rows[:, None], torch.full_like(tokens, self.pad_id), "end"
         )
 
 
 def _ended(
-    turn: Turn, end_ids: tuple[int, ...], consecutive: int
+    turn: Turn,
+    end_ids: tuple[int, ...],
+    consecutive: int,
+    where: Bool[Tensor, "B N"] | None = None,
 ) -> tuple[Bool[Tensor, " B"], Int[Tensor, "B 1"]]:
     """The rows with so many ends in a row and no mask to their left, but masks somewhere; and the id
-    that ended each."""
+    that ended each. `where` says which response columns' ends count, if not all do."""
     response = turn.canvas.tokens[:, turn.canvas.response]
     masked = turn.canvas.masked[:, turn.canvas.response]
     ends = torch.isin(response, sent(end_ids, response.device)) & ~masked
+    ends = ends if where is None else ends & where
     run = torch.ones_like(ends)
     for shift in range(consecutive):
         run &= ends.roll(shift, dims=-1)
@@ -71,3 +77,11 @@ def _ended(
     ready = run & (masked.cumsum(-1) == 0)
     rows = ready.any(-1) & masked.any(-1)
     return rows, response.gather(1, ready.long().argmax(-1, True))
+
+
+def _behind_anchors(canvas: Canvas) -> Bool[Tensor, "B N"] | None:
+    """The response columns behind a row's last anchor; None without anchors."""
+    if canvas.anchors is None:
+        return None
+    later = canvas.anchors[:, canvas.response].flip(-1).cumsum(-1).flip(-1)
+    return later == 0

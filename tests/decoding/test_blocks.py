@@ -144,3 +144,11 @@ def test_blocks_and_caches_that_are_not_the_bases_are_refused(sdar: World, dream
         with pytest.raises(ConfigError, match=message):
             build()
     assert tokens_of(8, 3) == (3, 3, 2)
+
+
+def test_a_text_does_not_end_before_its_last_anchor(sdar: World) -> None:
+    only_ends = Draw(forbid=tuple(range(1, 40)))
+    policy = Policy(order=LeftToRight(), draw=only_ends, cache=ExactBlocks())
+    out = dlmjoint.generate(sdar.base, [[5, 6, 7]], policy, 12, anchors={6: [8, 9]})
+    assert out.sequences == [[5, 6, 7, *[0] * 6, 8, 9, *[0] * 4]]
+    assert out.tally.tokens == 7  # up to the first behind the anchor

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.turn import Turn
+from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Commit, Trajectory
@@ -19,7 +20,16 @@ BATCH = 64
 
 def turns(base: Base, part: Sequence[Trajectory], policy: Policy) -> Iterator[Turn]:
     """The trajectories' states, one after the other, each with the base's prediction: one forward
-    each. All have responses of one length; `policy` is prepared."""
+    each. All have responses of one length; `policy` is prepared.
+
+    Raises ConfigError for a base that writes block after block: what is measured along a trajectory,
+    token after token from every state on, would leave its block.
+    """
+    if base.attention.block_length is not None:
+        raise ConfigError(
+            f"calibration and measures per depth go from every state of a trajectory on, whatever block "
+            f"it is in; {base.name} writes block after block, for which they are not built in"
+        )
     length, steps = len(part[0].response), len(part[0].order)
     blank = base.canvas([trajectory.prompt.tolist() for trajectory in part], length)
     for step in range(steps):

@@ -18,6 +18,7 @@ from dlmjoint.distill.online import OnlineData
 from dlmjoint.distill.unroll import collate, unroll
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
+from dlmjoint.evaluation.states import turns
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.sdar import Sdar
@@ -135,12 +136,14 @@ def test_windows_longer_than_a_block_are_refused(folder: Path, tmp_path: Path) -
         small_trainer(tmp_path, 1).fit(module, datamodule=TrajectoryData(folder, window=6))
 
 
-def test_training_while_generating_and_likelihoods_are_refused_for_block_bases() -> None:
+def test_what_does_not_stay_inside_blocks_is_refused_for_block_bases() -> None:
     base = Sdar.random()
     with pytest.raises(ConfigError, match="train on stored trajectories"):
         OnlineData(Unconditional(4)).check(base)
     with pytest.raises(ConfigError, match="take tasks that generate"):
         log_likelihoods(base, [Answer((5,), (6, 7))])
+    with pytest.raises(ConfigError, match="measures per depth"):
+        next(turns(base, _drawn(base, Policy(draw=NO_END)), Policy().prepare(base)))
 
 
 def test_own_windows_are_written_inside_blocks_whatever_ends_their_prompt_holds(

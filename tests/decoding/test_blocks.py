@@ -18,10 +18,13 @@ from dlmjoint.decoding.order import HighProbability, LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.sdar import BlockSteady, BlockThreshold, tokens_of
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.causal import Autoregressive
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
 from dlmjoint.models.sdar import Sdar
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
-from tests.conftest import GOLDEN
+from tests.conftest import CHECKPOINTS, GOLDEN
 from tests.decoding.policies import random_block_policy
 from tests.decoding.worlds import World, random_world
 
@@ -152,3 +155,20 @@ def test_a_text_does_not_end_before_its_last_anchor(sdar: World) -> None:
     out = dlmjoint.generate(sdar.base, [[5, 6, 7]], policy, 12, anchors={6: [8, 9]})
     assert out.sequences == [[5, 6, 7, *[0] * 6, 8, 9, *[0] * 4]]
     assert out.tally.tokens == 7  # up to the first behind the anchor
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_cached_equals_uncached_on_a_trained_base_and_its_sampler(part: int) -> None:
+    base = load_base(CHECKPOINTS / "tiny-sdar")
+    sampler = JointSampler.from_pretrained(CHECKPOINTS / "tiny-sdar-joint")
+    world = World(base, sampler, Autoregressive.beside(base, CHECKPOINTS / "tiny-judge"))
+    prompts = [base.encode(text) for text in ("<|beginoftext|>", "<|beginoftext|>Tom has 3 pens.")]
+    for seed in range(10 * part, 10 * (part + 1)):
+        full = random_block_policy(seed, world)
+        cached = replace(full, cache=ExactBlocks())
+        made = [
+            dlmjoint.generate(base, prompts, policy, 30, seed=seed) for policy in (full, cached)
+        ]
+        assert made[0].sequences == made[1].sequences, (seed, full)
+        assert made[0].sampler_passes == made[1].sampler_passes, (seed, full)
+        assert made[0].tally.columns > made[1].tally.columns

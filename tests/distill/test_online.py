@@ -120,7 +120,7 @@ def test_an_online_fit_learns_and_its_by_product_is_what_generate_draws(tmp_path
 
 def test_a_resumed_online_fit_ends_with_the_uninterrupted_layer(tmp_path: Path) -> None:
     whole = Distillation(BASE, depth=3)
-    _trainer(tmp_path, 9).fit(whole, _data())
+    _trainer(tmp_path / "whole", 9).fit(whole, _data())
     first = Distillation(BASE, depth=3)
     keep = ModelCheckpoint(tmp_path, "five", every_n_train_steps=5)
     _trainer(tmp_path, 7, keep).fit(first, _data())

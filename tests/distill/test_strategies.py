@@ -76,8 +76,11 @@ def test_two_processes_have_the_losses_of_one(
 def test_a_layer_and_a_base_in_shards_have_the_losses_of_whole_ones(
     found: dict[str, dict], recipe: str
 ) -> None:
+    # torch's Muon orthogonalises in bfloat16, in shards in another order: over four sets of trajectories
+    # its losses came out up to 1.4e-5 apart.
+    most = 5e-5 if recipe == "muon" else 1e-5
     assert found[f"sharded_{recipe}"] == {
-        key: pytest.approx(value, abs=1e-5, rel=1e-5) for key, value in found[recipe].items()
+        key: pytest.approx(value, abs=most, rel=1e-5) for key, value in found[recipe].items()
     }
 
 

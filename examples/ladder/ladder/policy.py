@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.schedule import Schedule
@@ -22,9 +23,9 @@ class Strided(Order):
         if self.stride < 1:
             raise ConfigError(f"stride is {self.stride}, expected 1 or more")
 
-    def rank(self, log_probs: Tensor, rows: Tensor, columns: Tensor, noise: Noise) -> Tensor:
+    def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """The greatest for what comes first; a tie is the left-most column's."""
-        return -(columns % self.stride).double()
+        return -(cells.places % self.stride).double()
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def overview() -> str:
         lines += [] if verb in FIRST else _entry(verb)
     lines += [
         "",
-        "dlmjoint COMMAND --help names all settings; docs/tutorial.md goes through a first day.",
+        "dlmjoint COMMAND --help names all settings; docs/start/tutorial.md is a first day.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -93,7 +93,7 @@ class Distillation(L.LightningModule):
             shard_base: spread the base's blocks over all processes, under any strategy; every
                 process holds the whole base by default.
             compile_layer: run the layer through `torch.compile`, for any shapes: a minute or two
-                before the first step, a tenth faster on a CPU (docs/training.md).
+                before the first step, a tenth faster on a CPU (docs/reference/training.md).
             overwrite: export over a sampler of more steps, or of unknown training: refused by
                 default.
         """

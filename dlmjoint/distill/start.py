@@ -21,7 +21,7 @@ class Start(ABC):
 @dataclass(frozen=True)
 class LastBlock(Start):
     """A copy of the base's last block, near the identity. With AdamW it learns while a random start
-    still has nothing to show; with Muon the random one is faster (docs/training.md, Ablation)."""
+    still has nothing to show; with Muon the random one is faster (docs/numbers/ablation.md)."""
 
     mix: float = 0.7
     """Weight of embedding and hidden state in the projection."""

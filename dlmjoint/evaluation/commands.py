@@ -42,7 +42,7 @@ def evaluate(
     """Decode, score, and report: generations, scores.json, report.html, quality.png, a table.
 
     `--recipe NAME`, in place of `--config FILE`, takes the settings of a published result and says
-    of each of its numbers whether this run came within its band (docs/recipes.md).
+    of each of its numbers whether this run came within its band (docs/how-to/recipes.md).
 
     Args:
         base: folder or hub id of the frozen base.

@@ -236,7 +236,7 @@ class JointSampler(PreTrainedModel):
         """An untrained sampler that starts as a small step of the base's own last block.
 
         `mix` weighs embedding and hidden state alike in the projection, `gain` is the output's
-        scale. How it compares with a random start: docs/training.md, Ablation. Raises LoadError if
+        scale. How it compares with a random start: docs/numbers/ablation.md. Raises LoadError if
         the files of a quantised base are gone: its block is read from them in full precision.
         """
         sampler = cls._over(base)

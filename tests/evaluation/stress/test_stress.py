@@ -191,7 +191,7 @@ SHARES = {
     Remove(anywhere=True): 0.4938,
     Replace(anywhere=True): 0.4019,
 }
-"""How often six people written apart are a right line: docs/harness.md."""
+"""How often six people written apart are a right line: docs/reference/stress.md."""
 
 
 @each

@@ -1,6 +1,6 @@
 """`dlmjoint.generate`: prompts in, texts and their cost out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int
@@ -10,7 +10,7 @@ from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.tally import Tally
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.base import Base
+from dlmjoint.models.base import Base, Texts
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
 from dlmjoint.types import Trajectory
@@ -62,7 +62,7 @@ def generate(
     seed: int = 0,
     batch_size: int | None = None,
     first_id: int = 0,
-    anchors: Mapping[int, str | Sequence[int]] | None = None,
+    anchors: Texts | Sequence[Texts] | None = None,
 ) -> Output:
     """Decode prompts with a policy; the default draws from the base's exact joint.
 
@@ -70,7 +70,7 @@ def generate(
     padding, or a number of unconditional samples. Prompt i is example `first_id + i`: its result
     depends on (seed, example id), not on `batch_size` (None: up to 64 rows together). `anchors` are
     texts or ids fixed in every response before decoding, by response column (negative: from its
-    end), such as `{-10: " The answer is"}`.
+    end), such as `{-10: " The answer is"}`, or a list of such, one a prompt.
 
     Raises ConfigError if a prompt is empty or too long for the base or an anchor does not fit, MismatchError if the policy's
     sampler belongs to another base.
@@ -83,7 +83,8 @@ def generate(
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         ids = tuple(range(first_id + start, first_id + start + len(part)))
-        canvas = base.canvas(part, max_new_tokens, anchors)
+        own = anchors[start : start + size] if isinstance(anchors, Sequence) else anchors
+        canvas = base.canvas(part, max_new_tokens, own)
         steps = tally.timed(decode(base, canvas, prepared, Noise(seed, ids)), base.device)
         trajectories += record(canvas, steps, ids)
     return Output(

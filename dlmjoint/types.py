@@ -17,6 +17,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+Anchors = Mapping[int, Sequence[int]]
+"""Ids that stand in a response from a column on; a negative column counts from its end."""
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -66,31 +69,41 @@ class Canvas:
         """Position of every column, counted from the row's first real token."""
         return (self.attends.long().cumsum(-1) - 1).clamp(min=0)
 
-    def anchor(self, columns: Mapping[int, Sequence[int]]) -> "Canvas":
-        """The canvas with fixed tokens in every row: response column (negative: from its end) to
-        the ids that begin there.
+    def anchor(self, anchors: Anchors | Sequence[Anchors]) -> "Canvas":
+        """The canvas with fixed tokens: the same in every row, or each row's own.
 
-        Raises ValueError if they do not fit into the response, overlap, or leave nothing to write.
+        Raises ValueError if they do not fit into the response, overlap, leave a row with nothing to
+        write, or are of another number of rows.
         """
-        length = self.response.stop - self.response.start
-        tokens = self.tokens.clone()
-        anchors = torch.zeros_like(self.attends)
-        for column, ids in columns.items():
-            first = column if column >= 0 else length + column
-            if first < 0 or first + len(ids) > length:
-                raise ValueError(
-                    f"an anchor of {len(ids)} tokens at column {column} does not fit into a "
-                    f"response of {length}"
-                )
-            place = slice(self.response.start + first, self.response.start + first + len(ids))
-            if bool(anchors[:, place].any()):
-                raise ValueError(f"the anchor at column {column} overlaps another one")
-            tokens[:, place] = torch.tensor(ids, device=tokens.device)
-            anchors[:, place] = True
-        anchored = replace(self, tokens=tokens, anchors=anchors)
-        if not bool(anchored.masked.any()):
+        rows = [anchors] * len(self.tokens) if isinstance(anchors, Mapping) else anchors
+        if len(rows) != len(self.tokens):
+            raise ValueError(f"anchors of {len(rows)} rows on a canvas of {len(self.tokens)}")
+        written = torch.zeros(self.tokens.shape, dtype=torch.long)
+        fixed = torch.zeros(self.tokens.shape, dtype=torch.bool)
+        for row, own in enumerate(rows):
+            for column, ids in own.items():
+                place = self._place(column, len(ids))
+                if bool(fixed[row, place].any()):
+                    raise ValueError(f"the anchor at column {column} overlaps another one")
+                written[row, place], fixed[row, place] = torch.tensor(ids), True
+        fixed = fixed.to(self.tokens.device)
+        tokens = torch.where(fixed, written.to(self.tokens.device), self.tokens)
+        anchored = replace(self, tokens=tokens, anchors=fixed)
+        if not bool(anchored.masked.any(-1).all()):
             raise ValueError("the anchors leave no column to write")
         return anchored
+
+    def _place(self, column: int, count: int) -> slice:
+        """The canvas columns of an anchor of so many tokens at a response column."""
+        length = self.response.stop - self.response.start
+        first = column if column >= 0 else length + column
+        if first < 0 or first + count > length:
+            raise ValueError(
+                f"an anchor of {count} tokens at column {column} does not fit into a "
+                f"response of {length}"
+            )
+        begin = self.response.start + first
+        return slice(begin, begin + count)
 
     def write(self, commit: "Commit") -> "Canvas":
         """The canvas with the commit's tokens in place."""

@@ -55,9 +55,14 @@ class Existing(Start):
 
     sampler: Path | str
     """Folder or hub id."""
+    any_base: bool = False
+    """Take the weights of a sampler of another base too, such as an earlier state of this one."""
 
     def __call__(self, base: TransformerBase) -> JointSampler:
-        """The sampler. Raises MismatchError if it belongs to another base."""
+        """The sampler. Raises MismatchError if it belongs to another base; with `any_base` only if
+        its weights do not fit this one."""
         sampler = JointSampler.from_pretrained(self.sampler)
+        if self.any_base:
+            return JointSampler.fresh(base).take(sampler.state_dict())
         sampler.check(base)
         return sampler

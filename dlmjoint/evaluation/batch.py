@@ -9,29 +9,26 @@ from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.tally import Tally
 from dlmjoint.evaluation.records import Generation
-from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
 from dlmjoint.types import Canvas, Step, Trajectory
 
 
-def decode_batch(
-    base: Base, prompts: list[list[int]], task: Task, policy: Policy, noise: Noise
-) -> list[Generation]:
+def decode_batch(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> list[Generation]:
     """The generations of one batch under a prepared policy, cost included."""
-    canvas = base.canvas(prompts, task.max_new_tokens, task.anchors)
+    rows = len(canvas.tokens)
     tally = Tally(eos_id=base.eos_id)
     steps = list(tally.timed(decode(base, canvas, policy, noise), base.device))
     trajectories = record(canvas, steps, noise.example_ids)
     spent = _spent(steps) | {"cells": head_cells(canvas, steps, policy.grid(base))}
     costs = {name: values.tolist() for name, values in spent.items()}
     shared = {
-        "seconds": tally.seconds / len(prompts),
-        "rows": len(prompts),
+        "seconds": tally.seconds / rows,
+        "rows": rows,
         "peak_bytes": tally.peak_bytes,
     }
-    made = _commits(steps, len(prompts))
+    made = _commits(steps, rows)
     return [
         _generation(
             base,

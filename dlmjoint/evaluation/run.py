@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -25,9 +25,10 @@ from dlmjoint.evaluation.batch import decode_batch
 from dlmjoint.evaluation.plan import Job, check, plan
 from dlmjoint.evaluation.sharding import Processes
 from dlmjoint.evaluation.tasks.base import Task
-from dlmjoint.models.base import Base
+from dlmjoint.models.base import Base, Texts
 from dlmjoint.provenance import write_json, write_provenance
 from dlmjoint.random import Noise
+from dlmjoint.types import Canvas
 
 REFERENCE_SEED = 1000
 
@@ -57,7 +58,7 @@ def run(
     new = settings.settings_of(base, decoders, loaded, tasks, seed, reference_seed)
     if (run_dir / settings.FILE).exists():
         new = settings.merge(settings.load(run_dir), new, run_dir)
-    prompts = {task.name: _prompts(base, task) for task in tasks}
+    starts = {task.name: _starts(base, task) for task in tasks}
     for metric in (metric for task in tasks for metric in task.measured):
         metric.fits(base)
     jobs = plan(loaded, tasks, run_dir, seed, reference_seed)
@@ -69,7 +70,7 @@ def run(
         write_provenance(run_dir, asked | {"processes": processes.world})
         _gather(jobs)
     processes.wait()
-    missing = [b for job in jobs for b in _missing(job, prompts[job.task.name], batch_size)]
+    missing = [b for job in jobs for b in _missing(job, starts[job.task.name], batch_size)]
     _decode(base, processes.share(missing), processes)
     processes.wait()
     if processes.first:
@@ -102,21 +103,39 @@ def with_guides_alone(decoders: Mapping[str, Policy]) -> dict[str, Policy]:
     return found
 
 
+class _Start(NamedTuple):
+    """What an example's canvas begins with."""
+
+    prompt: list[int]
+    anchors: Texts
+
+
 @dataclass(frozen=True)
 class _Batch:
     """Examples of a job that are decoded together, and those of them that are not on disk yet."""
 
     job: Job
     ids: range
-    prompts: list[list[int]]
+    starts: list[_Start]
     missing: frozenset[int]
 
+    def canvas(self, base: Base) -> Canvas:
+        """What decoding begins with."""
+        return _canvas(base, self.job.task, self.starts)
 
-def _prompts(base: Base, task: Task) -> list[list[int]]:
-    """Raises ConfigError if a prompt is too long for the base."""
-    prompts = task.prompt_ids(base, task.examples())
-    base.canvas([max(prompts, key=len)], task.max_new_tokens, task.anchors)
-    return prompts
+
+def _starts(base: Base, task: Task) -> list[_Start]:
+    """Raises ConfigError if a prompt is too long for the base, or anchors do not fit."""
+    examples = task.examples()
+    prompts, anchors = task.prompt_ids(base, examples), task.anchors_of(base, examples)
+    starts = [_Start(prompt, own) for prompt, own in zip(prompts, anchors, strict=True)]
+    _canvas(base, task, [max(starts, key=lambda start: len(start.prompt))])
+    return starts
+
+
+def _canvas(base: Base, task: Task, starts: list[_Start]) -> Canvas:
+    prompts, anchors = [start.prompt for start in starts], [start.anchors for start in starts]
+    return base.canvas(prompts, task.max_new_tokens, anchors)
 
 
 def _gather(jobs: Sequence[Job]) -> None:
@@ -124,13 +143,13 @@ def _gather(jobs: Sequence[Job]) -> None:
         generations.gather(job.path)
 
 
-def _missing(job: Job, prompts: list[list[int]], batch_size: int) -> list[_Batch]:
+def _missing(job: Job, starts: list[_Start], batch_size: int) -> list[_Batch]:
     """The job's batches in which an example is missing."""
-    everything = range(len(prompts))
+    everything = range(len(starts))
     missing = set(everything) - {generation.example_id for generation in generations.read(job.path)}
-    batches = [everything[start : start + batch_size] for start in everything[::batch_size]]
+    batches = [everything[first : first + batch_size] for first in everything[::batch_size]]
     return [
-        _Batch(job, ids, [prompts[i] for i in ids], frozenset(missing.intersection(ids)))
+        _Batch(job, ids, [starts[i] for i in ids], frozenset(missing.intersection(ids)))
         for ids in batches
         if missing.intersection(ids)
     ]
@@ -151,7 +170,7 @@ def _decode(base: Base, batches: Sequence[_Batch], processes: Processes) -> None
             for batch in todo:
                 processes.stop_if_orphaned()
                 noise = Noise(batch.job.seed, tuple(batch.ids))
-                made = decode_batch(base, batch.prompts, batch.job.task, policy, noise)
+                made = decode_batch(base, batch.canvas(base), policy, noise)
                 kept = [generation for generation in made if generation.example_id in batch.missing]
                 generations.append(generations.part(batch.job.path, writer), kept)
                 progress.advance(bar, len(kept))
@@ -161,9 +180,8 @@ def _decode(base: Base, batches: Sequence[_Batch], processes: Processes) -> None
 
 def _warm_up(base: Base, batch: _Batch, policy: Policy) -> None:
     """One forward and its commits, unmeasured: first calls allocate and choose kernels."""
-    task = batch.job.task
-    canvas = base.canvas(batch.prompts, task.max_new_tokens, task.anchors)
-    next(decode(base, canvas, policy, Noise(batch.job.seed, tuple(batch.ids))))
+    noise = Noise(batch.job.seed, tuple(batch.ids))
+    next(decode(base, batch.canvas(base), policy, noise))
 
 
 def _progress(shown: bool) -> Progress:

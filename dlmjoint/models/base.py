@@ -15,6 +15,8 @@ from dlmjoint.models.attention import Attention
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
+Texts = Mapping[int, str | Sequence[int]]
+"""What stands in a response beforehand: texts or ids, by the column they begin at."""
 IMPOSSIBLE = -1e30
 """The logit of a token that cannot be: its probability is 0 in any dtype, and 0 times it is 0."""
 
@@ -138,12 +140,12 @@ class Base(ABC):
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
-        anchors: Mapping[int, str | Sequence[int]] | None = None,
+        anchors: Texts | Sequence[Texts] | None = None,
     ) -> Canvas:
         """A canvas on the base's device, blank but for its anchors.
 
         `anchors` are texts or ids to stand in every response from a column on (negative: counted
-        from the response's end). Raises ConfigError if prompt and response together exceed the
+        from the response's end), or each response's own. Raises ConfigError if prompt and response together exceed the
         model's limit, or if the anchors do not fit.
         """
         longest = max(map(len, prompts))
@@ -160,11 +162,14 @@ class Base(ABC):
             pad_id=self.pad_id,
         )
         canvas = blank.to(self.device)
-        if not anchors:
+        rows = [anchors] if isinstance(anchors, Mapping) else anchors or []
+        if not any(rows):
             return canvas
-        ids = {c: self.encode(a) if isinstance(a, str) else a for c, a in anchors.items()}
+        ids = [
+            {c: self.encode(a) if isinstance(a, str) else a for c, a in row.items()} for row in rows
+        ]
         try:
-            return canvas.anchor(ids)
+            return canvas.anchor(ids[0] if isinstance(anchors, Mapping) else ids)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -268,12 +268,16 @@ class JointSampler(PreTrainedModel):
                     "per depth (one_noshare) and other features are not built in"
                 )
             renamed[ADJUST_NAMES[theirs] + inner.removeprefix(theirs)] = tensor
-        told = differences(_shapes(self.state_dict()), _shapes(renamed))
+        return self.take(renamed)
+
+    def take(self, state: Mapping[str, Tensor]) -> "JointSampler":
+        """The sampler itself, with these weights. Raises MismatchError if names or shapes differ."""
+        told = differences(_shapes(self.state_dict()), _shapes(state))
         if told:
             raise MismatchError(
-                f"the ADJUST weights do not fit a sampler over {self.config.base_name}. {told}"
+                f"the weights do not fit a sampler over {self.config.base_name}. {told}"
             )
-        self.load_state_dict(renamed)
+        self.load_state_dict(state)
         return self
 
     @classmethod

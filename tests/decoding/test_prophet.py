@@ -195,12 +195,29 @@ def test_anchors_survive_and_are_never_written(name: str, world: World) -> None:
         assert torch.equal(start, canvas.tokens[0, canvas.response])
 
 
+@pytest.mark.parametrize("name", ANCHORED)
+def test_every_row_may_have_anchors_of_its_own(name: str, world: World) -> None:
+    """Rows with more and with fewer masks are what each is alone."""
+    policy = ANCHORED[name](world).prepare(world.base)
+    own = [{4: [11, 12], -3: [13]}, {-4: [13]}, {1: [14, 11, 12], 5: [12]}]
+    together = world.base.canvas(PROMPTS, LENGTH, own)
+    *_, last = decode(world.base, together, policy, Noise(0, (0, 1, 2)))
+    for row, anchors in enumerate(own):
+        alone = world.base.canvas([PROMPTS[row]], LENGTH, anchors)
+        *_, single = decode(world.base, alone, policy, Noise(0, (row,)))
+        response = last.canvas.tokens[row, last.canvas.response]
+        assert torch.equal(response, single.canvas.tokens[0, single.canvas.response])
+        for column, ids in anchors.items():
+            assert response[column % LENGTH :][: len(ids)].tolist() == ids
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({10: [1, 2, 3]}, "does not fit"),
         ({0: [1, 2], 1: [3]}, "overlaps"),
         ({0: list(range(1, 13))}, "no column to write"),
+        ([{0: [1]}, {0: [2]}], "anchors of 2 rows on a canvas of 1"),
     ],
 )
 def test_anchors_that_cannot_be_are_refused(dream: World, columns, message: str) -> None:

@@ -18,9 +18,10 @@ from dlmjoint.distill.pairs import AllDepths, OneDepth
 from dlmjoint.distill.start import Existing, Random
 from dlmjoint.distill.starts import EveryState, WholeWindows
 from dlmjoint.distill.unroll import UnrollBatch, collate, unroll
-from dlmjoint.errors import ConfigError
+from dlmjoint.errors import ConfigError, MismatchError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import load_base
 from dlmjoint.random import Noise, derive_seed
 from dlmjoint.types import Canvas, Trajectory
 from tests.conftest import GOLDEN
@@ -242,6 +243,24 @@ def test_a_random_start_adds_a_unit_vector_and_an_existing_one_goes_on(tmp_path:
     module.sampler.save_pretrained(tmp_path)
     again = Distillation(BASE, depth=1, start=Existing(tmp_path)).sampler
     assert torch.equal(again.project.weight, module.sampler.project.weight)
+
+
+def test_a_sampler_of_another_base_is_a_start_where_that_is_asked_for(tmp_path: Path) -> None:
+    Distillation(BASE, depth=1, start=Random()).sampler.save_pretrained(tmp_path)
+    trained, other = JointSampler.from_pretrained(tmp_path), load_base(BASE)
+    with torch.no_grad():
+        other.network.get_output_embeddings().weight[0] += 1
+    other.__dict__.pop("fingerprint", None)
+    with pytest.raises(MismatchError, match="belongs to"):
+        Existing(tmp_path)(other)
+    moved = Existing(tmp_path, any_base=True)(other)
+    moved.check(other)
+    assert moved.training
+    assert all(parameter.requires_grad for parameter in moved.parameters())
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(moved.state_dict()[name], weight), name
+    with pytest.raises(MismatchError, match="do not fit a sampler over"):
+        Existing(tmp_path, any_base=True)(Dream.random())
 
 
 def test_the_unroll_from_some_starts_is_part_of_the_unroll_from_all(

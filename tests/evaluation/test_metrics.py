@@ -295,15 +295,14 @@ def test_features_are_the_last_tokens_last_hidden_state(judge, tmp_path):
 def exact(base):
     """Exact trajectories, some with longer prompts: padding is on the way."""
     prompts = [[501]] * 6 + [[501, 70, 71, 72]] * 3
-    task = Unconditional(n=9, max_new_tokens=8)
-    return decode_batch(base, prompts, task, Policy().prepare(base), Noise(5, tuple(range(9))))
+    canvas = base.canvas(prompts, 8)
+    return decode_batch(base, canvas, Policy().prepare(base), Noise(5, tuple(range(9))))
 
 
 def test_an_anchored_trajectory_is_followed_with_its_anchors_in_place(base):
     """Exact decoding with a fixed text has no excess over itself, and counts what it wrote."""
-    task = Unconditional(n=3, max_new_tokens=8, anchors={3: "is"})
     exact = Policy().prepare(base)
-    made = decode_batch(base, [[501]] * 3, task, exact, Noise(1, (0, 1, 2)))
+    made = decode_batch(base, base.canvas([[501]] * 3, 8, {3: "is"}), exact, Noise(1, (0, 1, 2)))
     fixed = base.encode("is")
     for line in made:
         assert line.tokens[3 : 3 + len(fixed)] == fixed

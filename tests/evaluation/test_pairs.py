@@ -27,7 +27,6 @@ from dlmjoint.evaluation.plan import limited
 from dlmjoint.evaluation.run import run
 from dlmjoint.evaluation.score import fill_cache, score
 from dlmjoint.evaluation.sharding import Processes
-from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise
 from tests.evaluation.test_metrics import generation
@@ -185,9 +184,10 @@ def sampler(base) -> JointSampler:
 @pytest.mark.parametrize("joint", [False, True])
 def test_flops_and_bytes_of_a_run_are_those_of_the_arithmetic(base, sampler, commits, joint):
     """`dlmjoint info` foretells them from the config; here they follow from what was counted."""
-    task = Unconditional(n=3, max_new_tokens=8)
     policy = Policy(commits, refine=Joint(sampler)) if joint else Policy(commits)
-    lines = decode_batch(base, [[501]] * 3, task, policy.prepare(base), Noise(0, (0, 1, 2)))
+    lines = decode_batch(
+        base, base.canvas([[501]] * 3, 8), policy.prepare(base), Noise(0, (0, 1, 2))
+    )
     size = measure(type(base), base.config)
     found = cost(lines, Machine(size, 4, None))
     flops = decode_flops(size, length=9, response=8, commits=commits, joint=joint and commits > 1)
@@ -198,11 +198,12 @@ def test_flops_and_bytes_of_a_run_are_those_of_the_arithmetic(base, sampler, com
 
 
 def test_blocks_and_a_cache_cost_less_arithmetic(base):
-    task = Unconditional(n=2, max_new_tokens=16)
     machine = Machine(measure(type(base), base.config), 4, None)
 
     def flops(policy):
-        made = decode_batch(base, [[501]] * 2, task, policy.prepare(base), Noise(0, (0, 1)))
+        made = decode_batch(
+            base, base.canvas([[501]] * 2, 16), policy.prepare(base), Noise(0, (0, 1))
+        )
         return cost(made, machine)["flops"]
 
     assert flops(Policy(cache=FreeCache(4))) < flops(Policy(block_length=4)) < flops(Policy())

@@ -8,7 +8,7 @@ from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.evaluation.metrics.base import Metric
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.models.base import Base
+from dlmjoint.models.base import Base, Texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,10 @@ class Task(ABC):
     def prompt_ids(self, base: Base, examples: Sequence[Example]) -> list[list[int]]:
         """The prompts as ids; a task with a chat template or without prompts overrides this."""
         return [base.encode(example.prompt) for example in examples]
+
+    def anchors_of(self, base: Base, examples: Sequence[Example]) -> list[Texts]:
+        """What is fixed in each response: `anchors`; a task whose examples differ overrides this."""
+        return [self.anchors or {} for _ in examples]
 
     @property
     def measured(self) -> list[Metric]:

@@ -12,8 +12,10 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_any_base
+from dlmjoint.provenance import write_text
 from dlmjoint.random import Noise
 from dlmjoint.sampling import prompt_ids
+from dlmjoint.show.animation import animation
 from dlmjoint.show.page import write_page
 from dlmjoint.show.record import cost_line, follow
 from dlmjoint.show.terminal import show_live
@@ -27,6 +29,7 @@ def sample(
     chat: bool = False,
     seed: int = 0,
     html: Path | None = None,
+    svg: Path | None = None,
     live: bool | None = None,
     device: str = "cpu",
     dtype: str = "float32",
@@ -46,6 +49,7 @@ def sample(
         chat: put the prompt through the tokenizer's chat template as the user's message.
         seed: of the noise.
         html: also write a page there in which every step can be looked at.
+        svg: also write an animated picture there, which a README or a slide can show.
         live: show the decoding while it runs; null does where stdout is a terminal.
         device: of the base.
         dtype: of the base; CPUs want float32.
@@ -54,8 +58,9 @@ def sample(
     """
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
-    if html is not None:
-        check_writable(html)
+    for name, path in {"html": html, "svg": svg}.items():
+        if path is not None:
+            check_writable(path, name)
     chosen = policy or Policy()
     loaded = load_any_base(base, device, dtype, revision, loading)
     canvas = loaded.canvas([encode(loaded, prompt, chat)], max_new_tokens)
@@ -78,6 +83,8 @@ def sample(
             "device": f"{device}, {dtype}",
         }
         write_page(html, recording, settings)
+    if svg is not None:
+        write_text(svg, animation(recording))
 
 
 def encode(base: Base, prompt: str | None, chat: bool) -> list[int]:
@@ -94,17 +101,17 @@ def encode(base: Base, prompt: str | None, chat: bool) -> list[int]:
     return prompt_ids(base, [base.encode_chat(prompt)] if chat else [prompt])[0]
 
 
-def check_writable(path: Path) -> None:
-    """Make the folder of a file to be written. Raises ConfigError if the file could not be written,
-    before minutes are spent on its content."""
+def check_writable(path: Path, name: str) -> None:
+    """Make the folder of a file to be written, which the setting `name` names. Raises ConfigError if
+    the file could not be written, before minutes are spent on its content."""
     if path.is_dir():
-        raise ConfigError(f"html is {path}, which is a folder: give a file in it")
+        raise ConfigError(f"{name} is {path}, which is a folder: give a file in it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ConfigError(f"html: {path} cannot be written: {error}") from error
+        raise ConfigError(f"{name}: {path} cannot be written: {error}") from error
 
 
 def spell(value: object) -> str:

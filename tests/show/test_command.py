@@ -52,13 +52,16 @@ def test_live_shows_the_legend_and_leaves_the_text(
     assert shown.err == ""
 
 
-def test_the_command_line_takes_a_policy_and_writes_a_page(
+def test_the_command_line_takes_a_policy_and_writes_a_page_and_a_picture(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "new" / "page.html"
     decoder = ["--policy.commits_per_forward", "4", "--policy.draw.temperature", "0.5"]
     arguments = ["sample", "--base", BASE, "--prompt", PROMPT, "--max_new_tokens", "8", *decoder]
-    cli.main([*arguments, "--html", str(path), "--seed", "9"])
+    cli.main(
+        [*arguments, "--html", str(path), "--svg", str(path.with_suffix(".svg")), "--seed", "9"]
+    )
+    assert "8 tokens" in path.with_suffix(".svg").read_text(encoding="utf-8")
     html = path.read_text(encoding="utf-8")
     assert "Policy(commits_per_forward=4, draw=Draw(temperature=0.5))" in html
     assert '"seed": "9"' in html
@@ -100,10 +103,11 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_loaded(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "page.html"):
-        line = _refused(["--base", "no/where", "--html", str(path)], capfd)
-        assert str(path) in line
-        assert "html" in line
+    for name in ("html", "svg"):
+        for path in (tmp_path, tmp_path / "file" / f"page.{name}"):
+            line = _refused(["--base", "no/where", f"--{name}", str(path)], capfd)
+            assert str(path) in line
+            assert f"error: {name}" in line
 
 
 def test_a_base_without_beginning_of_text_needs_a_prompt(

@@ -220,7 +220,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def lm_eval(arguments: Sequence[str]) -> None:
     """lm-eval's command line, knowing our model. Raises ConfigError if lm-eval is not installed."""
-    from dlmjoint.evaluation.lm_eval import command  # an extra, and slow to import
+    from dlmjoint.evaluation.lm_eval.model import command  # an extra, and slow to import
 
     command(arguments)
 

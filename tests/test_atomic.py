@@ -11,7 +11,7 @@ import pytest
 
 from dlmjoint import cli
 from dlmjoint.atomic import FOREIGN, sweep, whole, whole_files
-from dlmjoint.evaluation.metrics.kept import kept
+from dlmjoint.evaluation.kept import kept
 from dlmjoint.provenance import write_json
 from tests.conftest import GOLDEN
 from tests.distill.processes import CONTEXT, PATIENCE

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from dlmjoint import cli
-from dlmjoint.evaluation.lm_eval_settings import read
-from dlmjoint.evaluation.tasks.source import Place
+from dlmjoint.evaluation.lm_eval.settings import read
+from dlmjoint.evaluation.tasks.kinds.source import Place
 from tests.conftest import GOLDEN
 
 BASE = str(GOLDEN / "dream")

@@ -16,12 +16,12 @@ from dlmjoint.decoding.prophet import Prophet, Staged, mean_gap
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.distill.losses import forward_kl
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation import generations
 from dlmjoint.evaluation.metrics.intervals import share
 from dlmjoint.evaluation.records import Score
-from dlmjoint.evaluation.states import BATCH, cells, turns, write_recorded
+from dlmjoint.evaluation.running import generations
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
+from dlmjoint.trajectories.states import BATCH, cells, turns, write_recorded
 from dlmjoint.trajectories.store import TrajectoryStore
 from dlmjoint.types import Trajectory
 

@@ -7,15 +7,15 @@ from rich.console import Console
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
-from dlmjoint.evaluation.plan import check, limited
-from dlmjoint.evaluation.recipes import Expected, show, show_plan
-from dlmjoint.evaluation.report import compare as compare_runs
-from dlmjoint.evaluation.report import report
-from dlmjoint.evaluation.run import REFERENCE_SEED, run, with_guides_alone
-from dlmjoint.evaluation.score import fill_cache
-from dlmjoint.evaluation.score import score as score_run
-from dlmjoint.evaluation.sharding import launch
+from dlmjoint.evaluation.running.plan import check, limited
+from dlmjoint.evaluation.running.run import REFERENCE_SEED, run, with_guides_alone
+from dlmjoint.evaluation.running.sharding import launch
+from dlmjoint.evaluation.scoring.score import fill_cache
+from dlmjoint.evaluation.scoring.score import score as score_run
 from dlmjoint.evaluation.tasks.base import Task
+from dlmjoint.evaluation.telling.expected import Expected, show, show_plan
+from dlmjoint.evaluation.telling.report import compare as compare_runs
+from dlmjoint.evaluation.telling.report import report
 from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import Loading, load_any_base
 from dlmjoint.provenance import provenance, write_json

@@ -11,9 +11,10 @@ from huggingface_hub import EvalResult
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import DataError, MismatchError
-from dlmjoint.evaluation import settings
-from dlmjoint.evaluation.recipes import THIS_FOLDER, expected_of
-from dlmjoint.evaluation.table import DETAILS, Table, heading, table_of
+from dlmjoint.evaluation.recipes import THIS_FOLDER
+from dlmjoint.evaluation.running import settings
+from dlmjoint.evaluation.telling.expected import expected_of
+from dlmjoint.evaluation.telling.table import DETAILS, Table, heading, table_of
 from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.publish.written import read_json

@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from dlmjoint.errors import DataError, LoadError
-from dlmjoint.evaluation import settings
 from dlmjoint.evaluation.recipes import IN_SAMPLER
+from dlmjoint.evaluation.running import settings
 from dlmjoint.info import compare
 from dlmjoint.models.joint import JointSampler, JointSamplerConfig
 from dlmjoint.models.load import read_config

@@ -18,12 +18,12 @@ from dlmjoint.distill.online import OnlineData
 from dlmjoint.distill.unroll import collate, unroll
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
-from dlmjoint.evaluation.states import turns
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.sdar import Sdar
 from dlmjoint.trajectories.generate import generate
 from dlmjoint.trajectories.prompts import Unconditional
+from dlmjoint.trajectories.states import turns
 from dlmjoint.trajectories.store import TrajectoryStore
 from dlmjoint.types import Trajectory
 from tests.conftest import GOLDEN

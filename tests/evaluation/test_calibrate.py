@@ -25,7 +25,7 @@ from dlmjoint.evaluation.calibrate import (
     read_recorded,
     replay,
 )
-from dlmjoint.evaluation.run import run
+from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.tasks.word_problems import WordProblems
 from dlmjoint.models.joint import JointSampler
 

@@ -13,8 +13,8 @@ from dlmjoint.decoding.refine import Joint
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.metrics.depth import Depth, walk
 from dlmjoint.evaluation.metrics.total_variation import TotalVariation
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
 from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.toy import TableModel

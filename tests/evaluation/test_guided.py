@@ -14,11 +14,11 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.evaluation.metrics.accuracy import Accuracy
 from dlmjoint.evaluation.metrics.agreement import CorpusAgreement
 from dlmjoint.evaluation.metrics.nll import NLL
-from dlmjoint.evaluation.report import report
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.settings import weights_hash
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.running.settings import weights_hash
+from dlmjoint.evaluation.scoring.score import score
 from dlmjoint.evaluation.tasks.word_problems import WordProblems
+from dlmjoint.evaluation.telling.report import report
 from dlmjoint.models.causal import Autoregressive
 
 

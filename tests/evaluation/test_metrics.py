@@ -16,18 +16,18 @@ from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError, LoadError
-from dlmjoint.evaluation.batch import decode_batch
-from dlmjoint.evaluation.judge import language_judge
+from dlmjoint.evaluation.judges.features import features
+from dlmjoint.evaluation.judges.judge import language_judge
 from dlmjoint.evaluation.metrics.accuracy import Accuracy
 from dlmjoint.evaluation.metrics.agreement import CorpusAgreement
 from dlmjoint.evaluation.metrics.base import Evidence
-from dlmjoint.evaluation.metrics.features import features
 from dlmjoint.evaluation.metrics.intervals import ratio, share
 from dlmjoint.evaluation.metrics.mauve import Mauve
 from dlmjoint.evaluation.metrics.nll import NLL, text_nll
 from dlmjoint.evaluation.metrics.trajectory_kl import TrajectoryKL, excess_nats
 from dlmjoint.evaluation.records import Generation, Grade
-from dlmjoint.evaluation.run import run
+from dlmjoint.evaluation.running.batch import decode_batch
+from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.tasks.unconditional import Unconditional
 from dlmjoint.random import Noise
 from dlmjoint.tiny.corpus import problem

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dlmjoint.errors import LoadError
-from dlmjoint.evaluation import packaged_judge
-from dlmjoint.evaluation.judge import readable, version
-from dlmjoint.evaluation.packaged_judge import PACKAGED, Packaged, source
+from dlmjoint.evaluation.judges import packaged as packaged_judge
+from dlmjoint.evaluation.judges.judge import readable, version
+from dlmjoint.evaluation.judges.packaged import PACKAGED, Packaged, source
 
 
 @pytest.fixture

@@ -16,17 +16,18 @@ from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation import judge, settings
-from dlmjoint.evaluation.aup import Point, area, aup
-from dlmjoint.evaluation.batch import decode_batch
-from dlmjoint.evaluation.cost import Machine, cost
-from dlmjoint.evaluation.families import families
+from dlmjoint.evaluation.judges import judge
 from dlmjoint.evaluation.metrics.depth import Depth
 from dlmjoint.evaluation.metrics.values import Flags, Ratios
-from dlmjoint.evaluation.plan import limited
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import fill_cache, score
-from dlmjoint.evaluation.sharding import Processes
+from dlmjoint.evaluation.running import settings
+from dlmjoint.evaluation.running.batch import decode_batch
+from dlmjoint.evaluation.running.plan import limited
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.running.sharding import Processes
+from dlmjoint.evaluation.scoring.aup import Point, area, aup
+from dlmjoint.evaluation.scoring.cost import Machine, cost
+from dlmjoint.evaluation.scoring.families import families
+from dlmjoint.evaluation.scoring.score import fill_cache, score
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise
 from tests.evaluation.test_metrics import generation
@@ -250,8 +251,8 @@ def test_a_run_is_scored_again_without_base_judge_or_sampler(scored, monkeypatch
         raise AssertionError("nothing here loads a model")
 
     monkeypatch.setattr(judge, "_load", refused)
-    monkeypatch.setattr("dlmjoint.evaluation.score.load_any_base", refused)
-    monkeypatch.setattr("dlmjoint.evaluation.score.load_models", refused)
+    monkeypatch.setattr("dlmjoint.evaluation.scoring.score.load_any_base", refused)
+    monkeypatch.setattr("dlmjoint.evaluation.scoring.score.load_models", refused)
     judge.language_judge.cache_clear()
     judge.feature_judge.cache_clear()
     again = score(Path(scored["provenance"]["settings"]["run_dir"]))

@@ -15,7 +15,9 @@ from dlmjoint import cli
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation import recipes
 from dlmjoint.evaluation.metrics.intervals import share
-from dlmjoint.evaluation.recipes import Expected, Numbers, Published, expected_of, find, judge
+from dlmjoint.evaluation.recipes import find
+from dlmjoint.evaluation.telling import expected as bands
+from dlmjoint.evaluation.telling.expected import Expected, Numbers, Published, expected_of, judge
 from tests.conftest import CHECKPOINTS, GOLDEN
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +123,7 @@ def test_a_run_is_inside_the_bands_made_of_itself_and_they_can_be_written_down()
     expected = expected_of(scores, "itself", ["a", "b"])
     assert [one.inside for one in judge(expected, scores)] == [True, True]
     assert [one.inside for one in judge(expected, _scores(a=0.4, b=-0.5))] == [True, False]
-    assert "  hardware: a machine\n" in recipes.section(expected)
+    assert "  hardware: a machine\n" in bands.section(expected)
 
 
 def test_a_number_without_an_interval_is_nothing_to_expect() -> None:
@@ -140,7 +142,7 @@ def test_a_recipe_runs_and_says_of_every_number_whether_it_came_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["eval", "--recipe", str(_recipe(tmp_path)), "--batch-size", "4"])
-    written = json.loads((tmp_path / "run" / recipes.VERDICTS).read_text())["verdicts"]
+    written = json.loads((tmp_path / "run" / bands.VERDICTS).read_text())["verdicts"]
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())["decoders"]
     accuracy = scores["marginals-k2"]["tasks"]["word_problems"]["accuracy"]["value"]
     assert [one["inside"] for one in written] == [True, False, True]
@@ -157,7 +159,7 @@ def test_a_first_look_at_fewer_examples_has_wider_bands(tmp_path: Path) -> None:
     widths = []
     for limit in ("2", "4"):
         cli.main(["eval", "--recipe", str(path), "--limit", limit])
-        first = json.loads((tmp_path / "run" / recipes.VERDICTS).read_text())["verdicts"][0]
+        first = json.loads((tmp_path / "run" / bands.VERDICTS).read_text())["verdicts"][0]
         assert first["n"] == int(limit)
         widths.append(first["high"] - first["low"])
     assert widths[0] > widths[1]
@@ -309,7 +311,7 @@ def test_every_recipe_of_a_paper_runs_on_the_tiny_models_and_measures_every_numb
         "dtype": "float32",
     }
     cli.main(["eval", "--config", json.dumps(settings)])
-    verdicts = json.loads((tmp_path / "run" / recipes.VERDICTS).read_text())["verdicts"]
+    verdicts = json.loads((tmp_path / "run" / bands.VERDICTS).read_text())["verdicts"]
     assert len(verdicts) == sum(len(part["rows"]) for part in settings["expected"]["numbers"])
     assert all(one["measured"] is not None for one in verdicts)
 
@@ -348,5 +350,5 @@ def _parse(path: Path) -> Any:
 def test_a_table_of_verdicts_names_every_row() -> None:
     expected = expected_of(_scores(a=0.4), "itself", ["a"])
     console = Console(width=100, record=True)
-    console.print(recipes.table(judge(expected, _scores(a=0.4))))
+    console.print(bands.table(judge(expected, _scores(a=0.4))))
     assert re.search(r"a\s+t: accuracy\s+0.4\s+\S+\s+0.4\s+100\s+inside", console.export_text())

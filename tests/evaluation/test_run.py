@@ -8,9 +8,9 @@ import pytest
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation import generations
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.sharding import Processes, launch
+from dlmjoint.evaluation.running import generations
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.running.sharding import Processes, launch
 from dlmjoint.provenance import write_text
 from tests.evaluation.test_metrics import generation
 

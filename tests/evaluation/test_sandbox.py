@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation import sandbox
-from dlmjoint.evaluation.sandbox import CHILD, Limits
+from dlmjoint.evaluation.tasks.answers import sandbox
+from dlmjoint.evaluation.tasks.answers.sandbox import CHILD, Limits
 
 OUTSIDE = str(Path(tempfile.gettempdir()) / "left-behind")
 SMALL = {"seconds": 5.0, "cpu": 1, "memory": 1 << 28}

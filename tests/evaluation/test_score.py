@@ -7,12 +7,13 @@ import torch
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError, DataError, MismatchError
-from dlmjoint.evaluation import commands, settings
-from dlmjoint.evaluation.families import family
-from dlmjoint.evaluation.report import compare, report
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.table import Cell
+from dlmjoint.evaluation import commands
+from dlmjoint.evaluation.running import settings
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.families import family
+from dlmjoint.evaluation.scoring.score import score
+from dlmjoint.evaluation.telling.report import compare, report
+from dlmjoint.evaluation.telling.table import Cell
 from dlmjoint.models.joint import JointSampler
 
 

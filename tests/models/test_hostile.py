@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dlmjoint.errors import LoadError
-from dlmjoint.evaluation.judge import language_judge
+from dlmjoint.evaluation.judges.judge import language_judge
 from dlmjoint.models.causal import Autoregressive
 from dlmjoint.models.transformer import TransformerBase
 from tests.conftest import CHECKPOINTS

@@ -14,7 +14,8 @@ from dlmjoint.decoding.refine import Joint
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, LoadError
-from dlmjoint.evaluation import score, settings
+from dlmjoint.evaluation.running import settings
+from dlmjoint.evaluation.scoring import score
 from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.dream import DreamConfig, DreamNetwork
 from dlmjoint.models.joint import JointSampler

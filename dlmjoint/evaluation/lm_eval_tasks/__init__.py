@@ -3,7 +3,7 @@ known to lm-eval's plain command too, which imports the function before it looks
 
 from pathlib import Path
 
-import dlmjoint.evaluation.lm_eval  # noqa: F401  (registers the model)
+import dlmjoint.evaluation.lm_eval.model  # noqa: F401  (registers the model)
 
 FOLDER = Path(__file__).parent
 """What `--include_path` takes."""

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from dlmjoint.evaluation.records import Example
 from dlmjoint.evaluation.tasks.gsm8k import GSM8K
-from dlmjoint.evaluation.tasks.source import Place, rows
+from dlmjoint.evaluation.tasks.kinds.source import Place, rows
 
 
 def load(

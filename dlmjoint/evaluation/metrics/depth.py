@@ -14,11 +14,11 @@ from dlmjoint.decoding.turn import Turn
 from dlmjoint.distill.chunked import chunk_size
 from dlmjoint.distill.losses import forward_kl, same_top
 from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation.kept import kept
 from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
-from dlmjoint.evaluation.metrics.kept import kept
 from dlmjoint.evaluation.metrics.values import Ratios, Values
-from dlmjoint.evaluation.states import turns, write_recorded
 from dlmjoint.models.base import Base
+from dlmjoint.trajectories.states import turns, write_recorded
 from dlmjoint.types import Trajectory
 
 

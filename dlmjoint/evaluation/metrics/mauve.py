@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import DataError
-from dlmjoint.evaluation.judge import readable
+from dlmjoint.evaluation.judges.features import features
+from dlmjoint.evaluation.judges.judge import readable
 from dlmjoint.evaluation.metrics.base import Evidence, Metric
-from dlmjoint.evaluation.metrics.features import features
 from dlmjoint.evaluation.metrics.intervals import resamples
 from dlmjoint.evaluation.records import Score
 from dlmjoint.models.base import Base

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from dlmjoint.evaluation.judge import (
+from dlmjoint.evaluation.judges.judge import (
     Judge,
     batches,
     language_judge,
@@ -15,8 +15,8 @@ from dlmjoint.evaluation.judge import (
     readable,
     version,
 )
+from dlmjoint.evaluation.kept import kept
 from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
-from dlmjoint.evaluation.metrics.kept import kept
 from dlmjoint.evaluation.metrics.values import Ratios, Values
 from dlmjoint.models.base import Base
 

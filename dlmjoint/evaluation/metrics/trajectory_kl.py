@@ -17,8 +17,8 @@ from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation.kept import kept
 from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric
-from dlmjoint.evaluation.metrics.kept import kept
 from dlmjoint.evaluation.metrics.values import Ratios, Values
 from dlmjoint.evaluation.records import Generation
 from dlmjoint.models.base import Base

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.gsm8k_reading import (
+from dlmjoint.evaluation.tasks.answers.gsm8k import (
     CALCULATOR,
     MARK,
     NUMBER,
@@ -15,7 +15,7 @@ from dlmjoint.evaluation.tasks.gsm8k_reading import (
     lm_eval_readings,
     plain,
 )
-from dlmjoint.evaluation.tasks.questions import DatasetQuestions, Question
+from dlmjoint.evaluation.tasks.kinds.questions import DatasetQuestions, Question
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.tasks.code import CodeQuestions
-from dlmjoint.evaluation.tasks.programs import block, compiles, function_in, has_function
-from dlmjoint.evaluation.tasks.questions import Question
+from dlmjoint.evaluation.tasks.answers.programs import block, compiles, function_in, has_function
+from dlmjoint.evaluation.tasks.kinds.code import CodeQuestions
+from dlmjoint.evaluation.tasks.kinds.questions import Question
 
 STOPS = re.compile(r"\n(?:class|def|#|if|print|@|assert|import|from|```|~~~)")
 """What ends a completion: something else begins at the left margin. The first five are the paper's

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks import equivalence
-from dlmjoint.evaluation.tasks.boxed import boxes
-from dlmjoint.evaluation.tasks.questions import DatasetQuestions, Question
+from dlmjoint.evaluation.tasks.answers import equivalence
+from dlmjoint.evaluation.tasks.answers.boxed import boxes
+from dlmjoint.evaluation.tasks.kinds.questions import DatasetQuestions, Question
 
 SAID = re.compile(r"\banswers?\b[*_]*\s*(?:(?:is|are)\b|:)[\s:*_]*", re.IGNORECASE)
 """Stands before the answer in sentences."""

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.tasks.code import CodeQuestions
-from dlmjoint.evaluation.tasks.programs import block, function_in
-from dlmjoint.evaluation.tasks.questions import Question
+from dlmjoint.evaluation.tasks.answers.programs import block, function_in
+from dlmjoint.evaluation.tasks.kinds.code import CodeQuestions
+from dlmjoint.evaluation.tasks.kinds.questions import Question
 
 BEGIN, DONE = "[BEGIN]", "[DONE]"
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dlmjoint.errors import DataError
-from dlmjoint.evaluation.tasks.multiple_choice import LETTERS, MultipleChoice, lettered
-from dlmjoint.evaluation.tasks.questions import Question
+from dlmjoint.evaluation.tasks.kinds.multiple_choice import LETTERS, MultipleChoice, lettered
+from dlmjoint.evaluation.tasks.kinds.questions import Question
 
 
 @dataclass(frozen=True, kw_only=True)

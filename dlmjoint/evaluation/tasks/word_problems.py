@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.graded import Graded
+from dlmjoint.evaluation.tasks.kinds.graded import Graded
 from dlmjoint.tiny.corpus import LONGEST_SOLUTION, TEST_SEED, extract_answer, problem
 
 

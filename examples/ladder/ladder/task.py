@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase as LETTERS
 
 from dlmjoint.evaluation.records import Example, Grade
-from dlmjoint.evaluation.tasks.graded import Graded
+from dlmjoint.evaluation.tasks.kinds.graded import Graded
 
 
 @dataclass(frozen=True, kw_only=True)

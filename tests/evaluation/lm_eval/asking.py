@@ -8,10 +8,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from dlmjoint.evaluation.lm_eval import DLMJoint
-from dlmjoint.evaluation.lm_eval_settings import Settings
+from dlmjoint.evaluation.lm_eval.harness import Harness
+from dlmjoint.evaluation.lm_eval.model import DLMJoint
+from dlmjoint.evaluation.lm_eval.settings import Settings
 from dlmjoint.evaluation.lm_eval_tasks import FOLDER
-from dlmjoint.evaluation.tasks.harness import Harness
 from tests.conftest import CHECKPOINTS
 
 ROOT = CHECKPOINTS.parent

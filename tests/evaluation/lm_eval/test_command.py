@@ -11,9 +11,9 @@ import pytest
 
 from dlmjoint import cli
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.lm_eval import DLMJoint
-from dlmjoint.evaluation.lm_eval_settings import read
-from dlmjoint.evaluation.tasks.harness import Harness
+from dlmjoint.evaluation.lm_eval.harness import Harness
+from dlmjoint.evaluation.lm_eval.model import DLMJoint
+from dlmjoint.evaluation.lm_eval.settings import read
 from tests.evaluation.lm_eval.asking import BASE, BOS, PROBLEMS, ROOT, SAMPLER, TASK, evaluated
 
 
@@ -73,8 +73,8 @@ def test_a_mistake_in_the_command_ends_in_one_line(capfd):
 @pytest.mark.parametrize("use", ["the command", "a task"])
 def test_without_lm_eval_it_is_said_how_to_get_it(use, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
-    monkeypatch.delitem(sys.modules, "dlmjoint.evaluation.lm_eval")
-    monkeypatch.setattr("dlmjoint.evaluation.tasks.harness.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "dlmjoint.evaluation.lm_eval.model")
+    monkeypatch.setattr("dlmjoint.evaluation.lm_eval.harness.find_spec", lambda name: None)
     if use == "the command":
         with pytest.raises(SystemExit):
             cli.main(["lm-eval", "ls", "tasks"])

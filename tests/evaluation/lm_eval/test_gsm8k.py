@@ -8,13 +8,13 @@ import pytest
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.evaluation.lm_eval import DLMJoint
-from dlmjoint.evaluation.lm_eval_requests import cut_at
-from dlmjoint.evaluation.lm_eval_settings import Settings
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.lm_eval.harness import Harness
+from dlmjoint.evaluation.lm_eval.model import DLMJoint
+from dlmjoint.evaluation.lm_eval.requests import cut_at
+from dlmjoint.evaluation.lm_eval.settings import Settings
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
 from dlmjoint.evaluation.tasks.gsm8k import GSM8K
-from dlmjoint.evaluation.tasks.harness import Harness
 from tests.evaluation.lm_eval.asking import (
     BASE,
     BOS,

@@ -10,11 +10,11 @@ from lm_eval.evaluator import simple_evaluate
 from dlmjoint import cli
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.lm_eval import DLMJoint
-from dlmjoint.evaluation.lm_eval_settings import Settings
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.tasks.harness import Harness, _manager
+from dlmjoint.evaluation.lm_eval.harness import Harness, _manager
+from dlmjoint.evaluation.lm_eval.model import DLMJoint
+from dlmjoint.evaluation.lm_eval.settings import Settings
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
 from tests.evaluation.lm_eval.asking import (
     BASE,
     BOS,
@@ -64,7 +64,7 @@ def test_a_wrapped_task_is_named_in_a_config(tmp_path, source):
     config = tmp_path / "eval.yaml"
     config.write_text(
         f"base: {BASE}\nrun_dir: {tmp_path / 'run'}\ndecoders: {{k8: {{commits_per_forward: 8}}}}\n"
-        "tasks:\n- class_path: dlmjoint.evaluation.tasks.harness.Harness\n"
+        "tasks:\n- class_path: dlmjoint.evaluation.lm_eval.harness.Harness\n"
         f"  init_args: {{task: {TASK}, n: 2, max_new_tokens: 8,"
         f" overrides: {{metadata: {{source: {source}}}}}}}\n"
     )

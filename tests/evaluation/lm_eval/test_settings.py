@@ -4,7 +4,7 @@ import pytest
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.lm_eval_settings import read
+from dlmjoint.evaluation.lm_eval.settings import read
 from tests.evaluation.lm_eval.asking import BASE, SAMPLER
 
 

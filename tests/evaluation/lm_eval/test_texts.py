@@ -6,8 +6,8 @@ import pytest
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.lm_eval import DLMJoint
-from dlmjoint.evaluation.lm_eval_settings import Settings
+from dlmjoint.evaluation.lm_eval.model import DLMJoint
+from dlmjoint.evaluation.lm_eval.settings import Settings
 from tests.evaluation.lm_eval.asking import BASE, SAMPLER, model_of, wanted
 
 

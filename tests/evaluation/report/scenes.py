@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.evaluation import settings
+from dlmjoint.evaluation.running import settings
 from dlmjoint.models.load import ModelFiles, read_config
 from tests.conftest import CHECKPOINTS
 

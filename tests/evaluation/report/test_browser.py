@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dlmjoint.evaluation.report.page import page
-from dlmjoint.evaluation.report.runs import Run
+from dlmjoint.evaluation.telling.report.page import page
+from dlmjoint.evaluation.telling.report.runs import Run
 from tests.evaluation.report.scenes import DECODERS, HOSTILE, tokenizer
 from tests.show.browser import Browser, find_browser
 

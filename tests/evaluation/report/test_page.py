@@ -12,13 +12,13 @@ import pytest
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Trained
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation import settings
-from dlmjoint.evaluation.report import compare, report
-from dlmjoint.evaluation.report.examples import Browser
-from dlmjoint.evaluation.report.page import LIMIT, departing, marks, page
-from dlmjoint.evaluation.report.published import beside, curves
-from dlmjoint.evaluation.report.runs import Run
-from dlmjoint.evaluation.table import Cell, Column, Table, direction
+from dlmjoint.evaluation.running import settings
+from dlmjoint.evaluation.telling.report import compare, report
+from dlmjoint.evaluation.telling.report.examples import Browser
+from dlmjoint.evaluation.telling.report.page import LIMIT, departing, marks, page
+from dlmjoint.evaluation.telling.report.published import beside, curves
+from dlmjoint.evaluation.telling.report.runs import Run
+from dlmjoint.evaluation.telling.table import Cell, Column, Table, direction
 from tests.evaluation.report.scenes import DECODERS, HOSTILE, N, tokenizer, write_run
 
 

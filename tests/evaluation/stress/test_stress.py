@@ -11,9 +11,9 @@ import pytest
 import dlmjoint
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.tasks.waiting_line import (
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
+from dlmjoint.evaluation.tasks.puzzles.waiting_line import (
     Copy,
     Insert,
     Operation,
@@ -26,7 +26,7 @@ from dlmjoint.evaluation.tasks.waiting_line import (
     WaitingLine,
     read_line,
 )
-from dlmjoint.evaluation.tasks.word_puzzles import (
+from dlmjoint.evaluation.tasks.puzzles.word_puzzles import (
     Assignment,
     LatinSquare,
     TinyAssignment,

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.sandbox import Limits
-from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
+from dlmjoint.evaluation.tasks.answers.sandbox import Limits
 from dlmjoint.evaluation.tasks.arc import ArcChallenge
 from dlmjoint.evaluation.tasks.gsm8k import GSM8K
 from dlmjoint.evaluation.tasks.humaneval import HumanEval

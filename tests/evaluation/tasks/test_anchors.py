@@ -6,7 +6,7 @@ import torch
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.evaluation.run import run
+from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.tasks.gsm8k import GSM8K
 from dlmjoint.sampling import generate
 from dlmjoint.types import Trajectory

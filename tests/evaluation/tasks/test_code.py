@@ -9,12 +9,12 @@ import pytest
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.sandbox import Limits
-from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
+from dlmjoint.evaluation.tasks.answers.programs import block, blocks, function_in
+from dlmjoint.evaluation.tasks.answers.sandbox import Limits
 from dlmjoint.evaluation.tasks.humaneval import HumanEval
 from dlmjoint.evaluation.tasks.mbpp import MBPP
-from dlmjoint.evaluation.tasks.programs import block, blocks, function_in
 from tests.evaluation.tasks.humaneval_forms import NONE, PROMPT, RIGHT, WRONG
 
 HOOK = Limits(seconds=5.0, cpu=1, memory=1 << 28, namespaces=False)

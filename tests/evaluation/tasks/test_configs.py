@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dlmjoint import cli
-from dlmjoint.evaluation.tasks.questions import DatasetQuestions
+from dlmjoint.evaluation.tasks.kinds.questions import DatasetQuestions
 
 FOLDER = Path(__file__).parents[3] / "configs" / "eval" / "tasks"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -26,7 +26,7 @@ def test_a_config_is_built_and_checked(path: Path):
 
 def test_every_data_set_has_a_config():
     kinds = set()
-    for path in Path(cli.__file__).parent.glob("evaluation/tasks/*.py"):
+    for path in Path(cli.__file__).parent.glob("evaluation/tasks/**/*.py"):
         classes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)]
         for one in classes:
             if CONTRACTS & {ast.unparse(base) for base in one.bases}:

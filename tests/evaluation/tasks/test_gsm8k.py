@@ -8,11 +8,11 @@ import pytest
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.table import table_of
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
+from dlmjoint.evaluation.tasks.answers.gsm8k import extract_number, lm_eval_readings
 from dlmjoint.evaluation.tasks.gsm8k import GSM8K
-from dlmjoint.evaluation.tasks.gsm8k_reading import extract_number, lm_eval_readings
+from dlmjoint.evaluation.telling.table import table_of
 from dlmjoint.models.load import load_base
 from tests.conftest import GOLDEN
 from tests.evaluation.tasks.gsm8k_forms import BOXED, LAST, MARKED, SAID

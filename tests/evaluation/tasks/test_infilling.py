@@ -7,8 +7,8 @@ import pytest
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
 from dlmjoint.evaluation.tasks.infilling import Infilling
 
 FUNCTIONS = [f"def f{n}(x):\n    return x" for n in range(5)]

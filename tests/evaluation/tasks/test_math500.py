@@ -6,7 +6,7 @@ import pytest
 
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.tasks import equivalence
+from dlmjoint.evaluation.tasks.answers import equivalence
 from dlmjoint.evaluation.tasks.math500 import Math500, extract_answer
 from tests.evaluation.tasks.math_forms import BOXED, SAID
 

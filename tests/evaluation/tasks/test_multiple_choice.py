@@ -5,8 +5,8 @@ import pytest
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Example
 from dlmjoint.evaluation.tasks.arc import ArcChallenge
+from dlmjoint.evaluation.tasks.kinds.multiple_choice import extract_letter
 from dlmjoint.evaluation.tasks.mmlu import MMLU
-from dlmjoint.evaluation.tasks.multiple_choice import extract_letter
 
 WHALE = {
     "question": "What is a whale?",

@@ -7,10 +7,10 @@ import pytest
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example
-from dlmjoint.evaluation.run import run
-from dlmjoint.evaluation.score import score
-from dlmjoint.evaluation.tasks.countdown import Countdown, evaluate, extract_expression
-from dlmjoint.evaluation.tasks.sudoku import Sudoku, extract_grid, solutions
+from dlmjoint.evaluation.running.run import run
+from dlmjoint.evaluation.scoring.score import score
+from dlmjoint.evaluation.tasks.puzzles.countdown import Countdown, evaluate, extract_expression
+from dlmjoint.evaluation.tasks.puzzles.sudoku import Sudoku, extract_grid, solutions
 
 TASKS = [Countdown(n=40), Countdown(n=40, numbers=4), Sudoku(n=20), Sudoku(n=2, size=9, empty=45)]
 

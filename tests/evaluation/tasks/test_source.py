@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.evaluation.tasks.source import Place, is_file, rows
+from dlmjoint.evaluation.tasks.kinds.source import Place, is_file, rows
 
 ROWS = [{"q": "How many?", "a": "5"}, {"q": "Why, then?", "a": "because"}]
 

@@ -1,0 +1,1 @@
+"""Autoregressive models that look at texts."""

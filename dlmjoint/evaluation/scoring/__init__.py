@@ -1,0 +1,1 @@
+"""What a run's generations are worth and cost."""

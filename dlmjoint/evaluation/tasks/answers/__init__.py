@@ -1,0 +1,1 @@
+"""How an answer is read from a text, and whether it is right."""

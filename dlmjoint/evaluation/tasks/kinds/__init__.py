@@ -1,0 +1,1 @@
+"""What tasks are made of: where questions come from, and how they are asked."""

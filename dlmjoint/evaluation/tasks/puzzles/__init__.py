@@ -1,0 +1,1 @@
+"""Puzzles made by seed, with an answer that is checked, not compared."""

@@ -1,0 +1,1 @@
+"""What was found, told: tables, pictures, the report."""

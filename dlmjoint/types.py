@@ -33,6 +33,8 @@ class Canvas:
     mask_id: int
     anchors: Bool[Tensor, "B L"] | None = None
     """Response cells written before decoding began and kept through it; None: there are none."""
+    padded: bool | None = None
+    """Whether any row may have padding, where the host knows; None: the device must be asked."""
 
     @classmethod
     def blank(
@@ -55,7 +57,9 @@ class Canvas:
             tokens[row, :padding] = pad_id
             attends[row, :padding] = False
             tokens[row, padding:width] = torch.tensor(prompt)
-        return cls(tokens, attends, slice(width, width + max_new_tokens), mask_id)
+        padded = any(len(prompt) < width for prompt in prompts)
+        response = slice(width, width + max_new_tokens)
+        return cls(tokens, attends, response, mask_id, padded=padded)
 
     @cached_property
     def masked(self) -> Bool[Tensor, "B L"]:

@@ -12,7 +12,6 @@ from rich.measure import Measurement
 
 from dlmjoint.bench.random_base import config_of, is_random, published_names
 from dlmjoint.bench.suite import Setting, Suite, find_suite
-from dlmjoint.bench.table import table_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.provenance import provenance, write_json
 from dlmjoint.signals import ending_on_request
@@ -34,7 +33,8 @@ def bench(
 
     Args:
         suite: `all` compares with the paper's way: `fit`, `kl`, `decode`, `generate` and `storage`,
-            each a suite of its own too; `full-size` loads, decodes and trains.
+            each a suite of its own too; `full-size` loads, decodes and trains; `counts` counts what
+            decoders ask of a device, without a clock.
         models: folders, hub ids, or `dream-7b` and `llada-8b`, which are written with random weights
             of that size, `dream-7b:2` with its first two layers, `FOLDER:28` with 28 layers of the
             kind of that folder's; by default both on a GPU (Dream alone for comparisons), the tiny
@@ -85,7 +85,7 @@ def _run(suite: Suite, setting: Setting, output: Path | None) -> None:
         records.append(record)
         if output is not None:
             write_json(output, {"suite": suite.name, "records": records, "provenance": made})
-    table = table_of(records)
+    table = suite.table(records)
     # A table cut to a narrow or unknown width would lose its numbers.
     width = Measurement.get(console, console.options.update(width=10_000), table).maximum
     Console(width=max(width, console.width)).print(table)

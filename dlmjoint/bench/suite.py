@@ -4,12 +4,15 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.table import Table
+
 import dlmjoint.bench
+from dlmjoint.bench.table import table_of
 from dlmjoint.errors import ConfigError
 
 TINY = "checkpoints/tiny-dream"
@@ -49,6 +52,10 @@ class Suite(ABC):
     @abstractmethod
     def run(self, setting: Setting, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
         """Yield one JSON-able record per point measured; `note` says what is going on."""
+
+    def table(self, records: Sequence[Mapping[str, Any]]) -> Table:
+        """The records as the command shows them."""
+        return table_of(records)
 
 
 def find_suite(name: str) -> Suite:

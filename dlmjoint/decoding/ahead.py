@@ -42,6 +42,8 @@ class Ahead:
     """open[d]: most cells of any row that may be written after d of this forward's tokens."""
     window: Window
     """The columns that are computed."""
+    last: bool
+    """Whether the quota is all that is left of every row, and can be written."""
 
     @classmethod
     def of(
@@ -79,23 +81,24 @@ class Ahead:
         candidates = writable & (_reached(ends, numbers, quota) if apart else first)
         seen = candidates if watched is None else candidates | watched
         stuck = (quota > 0) & ~candidates.any(-1)
+        more = (quota < masked.sum(-1)) | (masked & ~renew).any(-1)
         depths = 1 if apart or policy.schedule.adaptive else policy.schedule.most(masked.shape[1])
         told = [
             unfinished,
-            torch.stack([stuck.any(), quota.max(), seen.sum(-1).max()]),
+            torch.stack([stuck.any(), more.any(), quota.max(), seen.sum(-1).max()]),
             _open_after(ends, depths),
             Window.bits(base.fed(renew)),
         ]
         sizes = [len(part) for part in told]
         numbers = iter(torch.cat([part.long() for part in told]).tolist())
-        rows, (stuck_rows, tokens, most), opened, window = (
+        rows, (stuck_rows, not_last, tokens, most), opened, window = (
             list(islice(numbers, size)) for size in sizes
         )
         assert not stuck_rows, f"{policy} writes nothing in a forward"
         kept = tuple(row for row, going in enumerate(rows) if going)
         return cls(
             renew, watched, within, candidates, quota, block, in_block, kept, tokens, most,
-            tuple(opened), Window.of_bits(window),
+            tuple(opened), Window.of_bits(window), not (not_last or policy.schedule.adaptive),
         )  # fmt: skip
 
     def take(self, rows: Int[Tensor, " R"]) -> "Ahead":

@@ -157,7 +157,7 @@ class ARGate(Gate):
         if drafts is None:
             return None, none
         unread = self._unread(turn.canvas, drafts)
-        window = Window.of_bits(Window.bits(self.model.fed(unread)).tolist())
+        window = self._window(unread)
         if not any(window.columns):  # early rules have finished every row
             return None, none
         self.memory.expect(window)
@@ -182,6 +182,12 @@ class ARGate(Gate):
         last = torch.where(drafts.written, drafts.columns, 0).amax(-1)
         places = torch.arange(canvas.tokens.shape[1], device=last.device)
         return (places > self.settled[:, None]) & (places <= last[:, None])
+
+    def _window(self, unread: Bool[Tensor, "B L"]) -> Window:
+        """What is computed of them; the device is asked, but for a canvas that is read as a whole."""
+        if self.settled is None:
+            return Window((True,) * unread.shape[1], uniform=True)
+        return Window.of_bits(Window.bits(self.model.fed(unread)).tolist())
 
     def _passes(
         self, turn: Turn, drafts: Commit, unread: Bool[Tensor, "B L"]

@@ -103,5 +103,7 @@ class Grid:
         numbers, beyond = self.numbers(canvas), canvas.tokens.shape[1]
         first = numbers.masked_fill(~canvas.masked, beyond).amin(-1, True)
         found = numbers == first
-        found[:, : canvas.response.start] = False
+        found[:, : canvas.response.start].fill_(
+            False
+        )  # an assignment would send the constant there
         return found

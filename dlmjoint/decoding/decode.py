@@ -81,10 +81,12 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
         if len(rows) == len(canvas.tokens):
             canvas = live
             yield Step(canvas, tuple(turn.commits), *spent)
-            continue
-        canvas = canvas.put(rows, live)
-        commits = tuple(commit.among(rows, len(canvas.tokens)) for commit in turn.commits)
-        yield Step(canvas, commits, *(_of_all(canvas, rows, cost) for cost in spent))
+        else:
+            canvas = canvas.put(rows, live)
+            commits = tuple(commit.among(rows, len(canvas.tokens)) for commit in turn.commits)
+            yield Step(canvas, commits, *(_of_all(canvas, rows, cost) for cost in spent))
+        if accepted is None and (ahead.last or turn.over):  # nothing is left to ask about
+            return
 
 
 def _of_all(canvas: Canvas, rows: Int[Tensor, " R"], cost: Int[Tensor, " R"]) -> Int[Tensor, " B"]:

@@ -100,7 +100,9 @@ class Joint(Refine):
         old, attention = prediction.hidden, base.attention
         if prefix is None:
             embedding, renew = base.embed(canvas.tokens), attention.current(canvas)
-            hidden = self.sampler(embedding, old, canvas.positions, canvas.attends, renew)
+            hidden = self.sampler(
+                embedding, old, canvas.positions, canvas.attends, renew, canvas.padded
+            )
             return Prediction(hidden, prediction.fresh)
         columns, valid = _of_block(attention, canvas, old.shape[1])
         wide = columns[..., None].expand(-1, -1, old.shape[2])

@@ -45,7 +45,7 @@ class Turn:
     passes: Int[Tensor, " B"] = field(init=False)
     """Sampler passes spent on each row in this turn."""
     finished: int = field(default=0, init=False)
-    """Rows that an early rule finished in this turn, as far as the host knows."""
+    """Rows that were finished in this turn, as far as the host knows."""
 
     def __post_init__(self) -> None:
         self.passes = torch.zeros_like(self.canvas.tokens[:, 0])
@@ -66,6 +66,11 @@ class Turn:
         """The masks an early rule may fill: all of the row's, or its block's in a base that writes
         block after block."""
         return self.canvas.masked if self.within is None else self.canvas.masked & self.within
+
+    @property
+    def over(self) -> bool:
+        """Whether the host knows that every row is finished, and not its block alone."""
+        return self.within is None and self.finished == len(self.passes)
 
     def look(self, cells: Bool[Tensor, "B L"], most: int) -> None:
         """Take the watched cells and these, at most so many per row, in one look, whoever reads it."""

@@ -132,7 +132,8 @@ class Base(ABC):
             if attention_mask is None
             else attention_mask.to(self.device).bool()
         )
-        canvas = Canvas(tokens, attends, slice(0, tokens.shape[1]), self.mask_id)
+        padded = False if attention_mask is None else None
+        canvas = Canvas(tokens, attends, slice(0, tokens.shape[1]), self.mask_id, padded=padded)
         hidden = self.predict(canvas).hidden
         return hidden, self.unembed(hidden)
 

@@ -125,7 +125,7 @@ class Autoregressive(Base):
         fresh = torch.ones_like(canvas.attends) if renew is None else renew
         ids = self.ids[canvas.tokens].masked_fill(canvas.masked, UNKNOWN)
         seen = canvas.attends & (ids != UNKNOWN)
-        known = replace(canvas, tokens=ids.clamp(min=0), attends=seen)
+        known = replace(canvas, tokens=ids.clamp(min=0), attends=seen, padded=None)
         if memory is None:
             hidden = self._run(known, None)
         else:

@@ -117,16 +117,18 @@ class JointSampler(PreTrainedModel):
         positions: Int[Tensor, "B L"],
         attends: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"],
         renew: Bool[Tensor, "B L"] | None = None,
+        padded: bool | None = None,
     ) -> Float[Tensor, "B L D"]:
         """The hidden states given the tokens now on the canvas (one pass, ADJUST Eq. 4); those not in
-        `renew` stay as they are. `attends` says which columns there are, or which sees which.
+        `renew` stay as they are. `attends` says which columns there are, or which sees which; `padded`
+        is `Canvas.padded`.
 
         Over a base that writes block after block, `renew` is the block that is being written: a
         finished block's states are the base's own, in every pass, so that what the sampler makes of
         them can be kept.
         """
         hidden, inputs = self._inputs(embedding, hidden)
-        mask, rotary = self._view(inputs, positions, attends)
+        mask, rotary = self._view(inputs, positions, attends, padded)
         update = self.block(inputs, attention_mask=mask, position_embeddings=rotary)
         renewed = hidden + self.gain(update.to(hidden.dtype))
         return renewed if renew is None else torch.where(renew[..., None], renewed, hidden)
@@ -171,7 +173,9 @@ class JointSampler(PreTrainedModel):
         )
         return torch.where(valid[..., None], hidden + self.gain(update.to(hidden.dtype)), hidden)
 
-    def _view(self, inputs: Tensor, positions: Tensor, attends: Tensor) -> View:
+    def _view(
+        self, inputs: Tensor, positions: Tensor, attends: Tensor, padded: bool | None
+    ) -> View:
         if attends.ndim == 3:
             return View(as_mask(self.layer_config, inputs, attends), self.rotary(inputs, positions))
         self._layout = layout = Layout.of(
@@ -181,6 +185,7 @@ class JointSampler(PreTrainedModel):
             inputs,
             positions,
             attends,
+            padded,
             self._layout,
         )
         return layout.all

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 
-from dlmjoint.models.attention import Attention, as_mask
+from dlmjoint.models.attention import KERNELS, Attention, as_mask
 
 Rotary = tuple[Float[Tensor, "B W E"], Float[Tensor, "B W E"]]
 """Cosines and sines of some columns."""
@@ -37,6 +37,8 @@ class Layout:
     """Of all columns."""
     blocks: Int[Tensor, "B L"] | None
     """The number of every column's block, where a column sees no later block; None: each sees all."""
+    padded: bool
+    """Whether there may be columns that nobody sees."""
 
     @classmethod
     def of(
@@ -47,10 +49,11 @@ class Layout:
         like: Tensor,
         positions: Int[Tensor, "B L"],
         attends: Bool[Tensor, "B L"],
+        padded: bool | None = None,
         held: "Layout | None" = None,
     ) -> "Layout":
         """The layout of a canvas: the one that is held, if it is of this very canvas. States are of
-        the device and the dtype of `like`."""
+        the device and the dtype of `like`. `padded` is the canvas's; None asks the device."""
         if held is not None and held.attends is attends and held.queries.dtype == like.dtype:
             return held
         # Made in decoding, it may be used in training: tensors of inference mode could not be.
@@ -58,7 +61,8 @@ class Layout:
             keys = like.new_zeros(1).expand(*attends.shape, 1)
             places = positions.clone()
             blocks = None if attention.block_length is None else attention.blocks(places)
-            return cls(config, attends, keys, rotary(keys, places), blocks)
+            padded = not bool(attends.all()) if padded is None else padded
+            return cls(config, attends, keys, rotary(keys, places), blocks, padded)
 
     @cached_property
     def all(self) -> View:
@@ -66,8 +70,13 @@ class Layout:
         with torch.inference_mode(False), torch.no_grad():
             if self.blocks is not None:
                 return View(self._block_mask(self.blocks, self.attends.shape[1]), self.rotary)
-            mask = create_bidirectional_mask(self.config, self.queries, self.attends.clone())
-            return View(mask, self.rotary)
+            if not self.padded:
+                return View(None, self.rotary)
+            seen = self.attends.clone()
+            if self.config._attn_implementation in KERNELS:  # transformers would ask the device
+                seen = seen[:, None].expand(-1, seen.shape[1], -1)
+                return View(as_mask(self.config, self.queries, seen), self.rotary)
+            return View(create_bidirectional_mask(self.config, self.queries, seen), self.rotary)
 
     def at(self, columns: Int[Tensor, " W"], held: int) -> View:
         """Of some columns as queries; keys are the first so many, which are all of them unless no

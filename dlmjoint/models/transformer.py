@@ -200,6 +200,7 @@ class TransformerBase(Base):
             self.network.model.embed_tokens.weight,
             canvas.positions,
             canvas.attends,
+            canvas.padded,
             self._layout,
         )
         if some is None:

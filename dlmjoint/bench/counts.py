@@ -1,0 +1,159 @@
+"""What decoders ask of a device, counted: no clock, so any machine will do."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from dlmjoint.bench.counting import Counts, counting
+from dlmjoint.bench.full_size import lengths_held, new_sampler
+from dlmjoint.bench.on_base import OnBase
+from dlmjoint.bench.suite import Setting
+from dlmjoint.decoding.accept import TopK
+from dlmjoint.decoding.ar_guide import LoadedGuide
+from dlmjoint.decoding.budget import Budget
+from dlmjoint.decoding.confidence import ConfidenceThreshold
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.end_of_text import EndOfText
+from dlmjoint.decoding.entropy_bound import EntropyBound
+from dlmjoint.decoding.freecache import FreeCache
+from dlmjoint.decoding.order import LeftToRight
+from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.prophet import Prophet
+from dlmjoint.decoding.refine import Joint
+from dlmjoint.models.base import Base
+from dlmjoint.models.causal import Autoregressive
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.random import Noise
+
+GREEDY = Draw(temperature=0)
+HEADINGS = ("model", "batch", "length", "what", "forwards", "operations", "waits", "vocabulary")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A decoder of the table and the most it may ask for."""
+
+    waits: int | None
+    """Times the host may wait for the device per base forward; None: as often as there are passes."""
+    policy: Callable[[Joint, Base], Policy]
+
+
+DECODERS: Mapping[str, Asking] = {
+    "exact": Asking(1, lambda joint, base: Policy()),
+    "marginals K=4": Asking(1, lambda joint, base: Policy(4)),
+    "joint K=4": Asking(1, lambda joint, base: Policy(4, refine=joint)),
+    "joint K=4, greedy": Asking(1, lambda joint, base: Policy(4, refine=joint, draw=GREEDY)),
+    "joint K=4, blocks": Asking(1, lambda joint, base: Policy(4, refine=joint, block_length=16)),
+    "joint K=4, end of text": Asking(
+        2, lambda joint, base: Policy(4, refine=joint, early=EndOfText())
+    ),
+    "joint K=4, FreeCache, Prophet": Asking(
+        2, lambda joint, base: Policy(4, refine=joint, cache=FreeCache(16), early=Prophet())
+    ),
+    "threshold": Asking(2, lambda joint, base: Policy(ConfidenceThreshold(0.9))),
+    "entropy bound": Asking(2, lambda joint, base: Policy(EntropyBound(0.5))),
+    "guide K=4": Asking(
+        2, lambda joint, base: Policy(4, order=LeftToRight(), guide=_random_guide(base))
+    ),
+    "budget": Asking(None, lambda joint, base: Policy(Budget(1.0, rate=(0.3,)), refine=joint)),
+}
+"""What is counted. A token budget over a sampler is another thing: whether there is a next pass
+depends on what this one says, so the host asks after each."""
+
+
+class Asked(OnBase):
+    """Operations, waits and bytes as wide as the vocabulary per base forward, over whole decodings."""
+
+    name = "counts"
+    lengths = (49,)
+
+    def points(
+        self, base: TransformerBase, setting: Setting, note: Callable[[str], None]
+    ) -> Iterator[dict[str, Any]]:
+        """A record per batch size and length."""
+        sampler = new_sampler(base)
+        for length in lengths_held(setting.lengths, base.max_length):
+            for batch_size in setting.batch_sizes:
+                note(f"counts, batch {batch_size}, length {length}")
+                yield {
+                    "batch_size": batch_size,
+                    "length": length,
+                    "measured": {
+                        name: described(*asked(base, sampler, name, batch_size, length))
+                        for name in DECODERS
+                    },
+                }
+
+    def table(self, records: Sequence[Mapping[str, Any]]) -> Table:
+        """One line per decoder; the vocabulary's bytes as a multiple of the logits' own."""
+        table = Table(box=None, pad_edge=False)
+        for heading in HEADINGS:
+            words = heading in ("model", "what")
+            table.add_column(heading, justify="left" if words else "right", no_wrap=True)
+        for record in records:
+            where = Path(record["model"]).name, str(record["batch_size"]), str(record["length"])
+            for name, one in record["measured"].items():
+                table.add_row(
+                    *where,
+                    name,
+                    str(one["forwards"]),
+                    f"{one['operations']:.0f}",
+                    f"{one['waits']:.2f}",
+                    f"{one['vocabulary']:.2f}",
+                )
+        return table
+
+
+def asked(
+    base: TransformerBase, sampler: JointSampler, name: str, batch_size: int, length: int
+) -> tuple[int, Counts]:
+    """Forwards of a decoding and what it counts, after one that made all constants."""
+    policy, noise = (
+        DECODERS[name].policy(Joint(sampler), base).prepare(base),
+        Noise(0, tuple(range(batch_size))),
+    )
+    start = base.eos_id if base.bos_id is None else base.bos_id  # any one token will do
+    canvas = base.canvas([[start]] * batch_size, length - 1)
+    with torch.inference_mode():  # in tests, whose checks wrap it, decoding itself enters none
+        for _ in decode(base, canvas, policy, noise):
+            pass
+        with counting(base.vocab_size) as counts:
+            forwards = sum(1 for _ in decode(base, canvas, policy, noise))
+    return forwards, counts
+
+
+def described(forwards: int, counts: Counts) -> dict[str, float]:
+    """What a decoding counts, per forward."""
+    return {
+        "forwards": forwards,
+        "operations": counts.operations / forwards,
+        "waits": counts.waits / forwards,
+        "vocabulary": counts.vocabulary_bytes / counts.logits_bytes,
+    }
+
+
+def _random_guide(base: Base) -> LoadedGuide:
+    """A guide of the base's vocabulary that knows nothing: every second draft passes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=base.vocab_size,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=base.max_length,
+            initializer_range=0.3,
+        )
+        model = Qwen2ForCausalLM(config).to(base.device)
+    ids = torch.arange(base.vocab_size)
+    guide = Autoregressive(model, ids, base, name="a random guide", end_ids=(base.eos_id,))
+    return LoadedGuide(guide, TopK(base.vocab_size // 2))

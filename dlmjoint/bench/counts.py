@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dlmjoint.bench.counting import Counts, counting
@@ -153,7 +154,8 @@ def _random_guide(base: Base) -> LoadedGuide:
             max_position_embeddings=base.max_length,
             initializer_range=0.3,
         )
-        model = Qwen2ForCausalLM(config).to(base.device)
+        model = Qwen2ForCausalLM(config)
+    nn.Module.to(model, base.device)
     ids = torch.arange(base.vocab_size)
     guide = Autoregressive(model, ids, base, name="a random guide", end_ids=(base.eos_id,))
     return LoadedGuide(guide, TopK(base.vocab_size // 2))

@@ -4,12 +4,15 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check docs clean
+.PHONY: install demo test check docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $@
+
+# Python packages in .venv, nothing else.
+install: .venv/.installed
 
 # Trajectories, a freshly fitted sampler, and a table of decoders, on the tiny world.
 demo: .venv/.installed

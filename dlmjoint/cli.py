@@ -15,19 +15,19 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from transformers.utils.logging import disable_progress_bar
 
-from dlmjoint.atomic import sweep
 from dlmjoint.completion import completion
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.distill.checkpoints import LAST, Use, check_named, to_go_on_from
+from dlmjoint.disk.atomic import sweep
+from dlmjoint.disk.paths import expanded
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.fit_data import FitData
-from dlmjoint.distill.interrupt import SaveAndExit, keepers, kept_in
 from dlmjoint.distill.module import Distillation
+from dlmjoint.distill.running.checkpoints import LAST, Use, check_named, to_go_on_from
+from dlmjoint.distill.running.interrupt import SaveAndExit, keepers, kept_in
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.recipes import config_of
-from dlmjoint.paths import expanded
-from dlmjoint.provenance import write_text
 from dlmjoint.suggest import Parser, TrainerParser
 from dlmjoint.verbs import COMMANDS, COMPLETION, LM_EVAL, TRAINER_VERBS, answered
 

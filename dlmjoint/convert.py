@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dlmjoint.disk.pickles import read_inert
+from dlmjoint.disk.provenance import write_provenance
 from dlmjoint.errors import ConfigError, LoadError, MismatchError
 from dlmjoint.models.files import ModelFiles
 from dlmjoint.models.joint import JointSampler, JointSamplerConfig
 from dlmjoint.models.load import fingerprint_names, read_config
 from dlmjoint.models.transformer import FINGERPRINT_ROWS, fingerprint
-from dlmjoint.pickles import read_inert
-from dlmjoint.provenance import write_provenance
 
 log = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ COMMANDS = Commands(
         "sample": "dlmjoint.show.command:sample",
         "convert": "dlmjoint.convert:convert",
         "publish": "dlmjoint.publish.command:publish",
-        "info": "dlmjoint.info:info",
+        "info": "dlmjoint.costs.info:info",
         "bench": "dlmjoint.bench.command:bench",
     }
 )

@@ -9,14 +9,14 @@ import dlmjoint
 
 ROOT = Path(dlmjoint.__file__).parent
 RANKS = [
-    {"types", "errors", "random", "provenance", "signals", "pickles", "paths", "atomic", "verbs"},
+    {"types", "errors", "random", "disk", "signals", "verbs"},
     {"models"},
     {"decoding"},
     {"trajectories"},
     {"sampling", "custom_generate"},
     {"pretrain"},
     {"tiny", "code"},
-    {"distill", "evaluation", "convert", "show", "arithmetic", "info", "publish"},
+    {"distill", "evaluation", "convert", "show", "costs", "publish"},
     {"bench", "suggest", "completion"},
     {"cli"},
     {"__main__"},

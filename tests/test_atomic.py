@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dlmjoint import cli
-from dlmjoint.atomic import FOREIGN, sweep, whole, whole_files
+from dlmjoint.disk.atomic import FOREIGN, sweep, whole, whole_files
+from dlmjoint.disk.provenance import write_json
 from dlmjoint.evaluation.kept import kept
-from dlmjoint.provenance import write_json
 from tests.conftest import GOLDEN
 from tests.distill.processes import CONTEXT, PATIENCE
 

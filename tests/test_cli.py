@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dlmjoint import cli
-from dlmjoint.provenance import provenance
+from dlmjoint.disk.provenance import provenance
 from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parent.parent

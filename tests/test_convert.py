@@ -15,10 +15,10 @@ from torch import Tensor
 
 from dlmjoint import cli
 from dlmjoint.convert import convert, read_checkpoint
+from dlmjoint.disk.pickles import Inert
 from dlmjoint.errors import ConfigError, LoadError, MismatchError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
-from dlmjoint.pickles import Inert
 from tests.conftest import GOLDEN
 from tests.hostile import Hostile
 

@@ -11,8 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import dlmjoint
-from dlmjoint import arithmetic, cli
-from dlmjoint.arithmetic import Setting, Size
+from dlmjoint import cli
+from dlmjoint.costs import arithmetic, memory, speed
+from dlmjoint.costs.arithmetic import Setting, Size
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.exact_blocks import ExactBlocks
@@ -21,7 +22,7 @@ from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.distill.chunked import GPU_LOGITS, Cells, divergences
 from dlmjoint.distill.losses import ForwardKL
 from dlmjoint.distill.module import Distillation
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import find_family, load_base
@@ -171,7 +172,7 @@ def test_flops_of_a_training_step_are_those_torch_counts(tiny, module):
 
 def test_exact_decoding_is_the_unit_and_more_commits_are_faster(dream, llada):
     for size in (dream, llada):
-        rows = arithmetic.speed_ups(size, Setting())
+        rows = speed.speed_ups(size, Setting())
         for name in ("marginals", "joint"):
             for kind in ("by_flops", "by_bytes_read"):
                 values = [row[name][kind] for row in rows]
@@ -188,20 +189,20 @@ def test_the_weights_a_decoding_reads_are_counted_by_hand(dream):
     setting = Setting(max_new_tokens=10)
     blocks, head = 28 * dream.block_matrices, dream.head
     forward = 2 * (blocks + head)
-    assert arithmetic.bytes_read(dream, setting, 4, joint=False) == 3 * forward
+    assert speed.bytes_read(dream, setting, 4, joint=False) == 3 * forward
     layer = 2 * (dream.layer_matrices + head)
-    assert arithmetic.bytes_read(dream, setting, 4, joint=True) == 3 * forward + 7 * layer
+    assert speed.bytes_read(dream, setting, 4, joint=True) == 3 * forward + 7 * layer
     quantised = replace(setting, bits=8)
-    assert arithmetic.bytes_read(dream, quantised, 1, joint=False) == 10 * (blocks + 2 * head)
+    assert speed.bytes_read(dream, quantised, 1, joint=False) == 10 * (blocks + 2 * head)
 
 
 def test_the_authors_throughput_stands_beside_their_base_alone(dream, llada):
-    theirs = arithmetic.published_speed_ups("Dream", dream)
+    theirs = speed.published_speed_ups("Dream", dream)
     assert {k: round(v, 2) for k, v in theirs["joint"].items()} == {1: 1, 2: 1.53, 3: 1.86, 4: 2.19}
     assert {k: round(v, 2) for k, v in theirs["marginals"].items()} == {
         1: 1, 2: 1.87, 3: 2.42, 4: 2.96,
     }  # fmt: skip
-    assert arithmetic.published_speed_ups("llada", llada) == {}
+    assert speed.published_speed_ups("llada", llada) == {}
 
 
 def test_hours_are_flops_over_the_rate_that_is_reached():
@@ -215,9 +216,9 @@ def test_hours_are_flops_over_the_rate_that_is_reached():
 def test_quantised_blocks_take_their_bits_and_everything_else_stays(dream):
     blocks = 28 * dream.block_matrices
     rest = (dream.parameters - blocks) * 2
-    assert arithmetic.base_bytes(dream, 2) == dream.parameters * 2
-    assert arithmetic.base_bytes(dream, 2, bits=8) == rest + blocks
-    assert arithmetic.base_bytes(dream, 2, bits=4) == rest + blocks / 2 + blocks / 16
+    assert memory.base_bytes(dream, 2) == dream.parameters * 2
+    assert memory.base_bytes(dream, 2, bits=8) == rest + blocks
+    assert memory.base_bytes(dream, 2, bits=4) == rest + blocks / 2 + blocks / 16
 
 
 def _saved(call, *weights: torch.Tensor) -> int:
@@ -244,7 +245,7 @@ def test_a_pass_keeps_as_much_for_its_backward_as_autograd_saves(tiny):
     hidden = torch.randn_like(embedding)
     inputs = (embedding, hidden, canvas.positions, canvas.attends)
     saved = _saved(lambda: sampler(*inputs), *sampler.parameters())
-    assert saved == pytest.approx(arithmetic.saved_bytes(size, canvas.tokens.numel()), rel=0.05)
+    assert saved == pytest.approx(memory.saved_bytes(size, canvas.tokens.numel()), rel=0.05)
 
 
 def test_a_chunk_of_cells_takes_no_more_than_eight_float32_copies_of_its_logits(tiny, module):
@@ -258,12 +259,12 @@ def test_a_chunk_of_cells_takes_no_more_than_eight_float32_copies_of_its_logits(
 
     logits = 4 * 256 * base.vocab_size
     assert 5 * logits < most_live_bytes(slope) < 8.5 * logits
-    assert arithmetic.chunk_bytes(size) == 8 * 4 * GPU_LOGITS
+    assert memory.chunk_bytes(size) == 8 * 4 * GPU_LOGITS
 
 
 def test_memory_grows_with_everything_that_is_asked_for(dream):
     def total(**changed) -> dict[str, float]:
-        terms = arithmetic.memory(dream, replace(Setting(), **changed))
+        terms = memory.memory(dream, replace(Setting(), **changed))
         return {verb: sum(number for number, _ in part.values()) for verb, part in terms.items()}
 
     least = total()
@@ -291,7 +292,7 @@ def test_memory_grows_with_everything_that_is_asked_for(dream):
 )
 def test_settings_that_cannot_be_are_refused(dream, changed, word):
     with pytest.raises(ConfigError, match=word):
-        arithmetic.memory(dream, Setting(**changed))
+        memory.memory(dream, Setting(**changed))
 
 
 INSTRUCT = Setting(
@@ -318,7 +319,7 @@ def test_the_page_of_the_bases_has_these_numbers(dream, llada):
             hours = arithmetic.hours(flops[verb], setting.flops_per_second, setting.utilisation)
             assert rows[heading][place] == f"{hours:.1f}"
         verbs = ("generate: memory", "fit: memory, four GPUs", "eval: memory")
-        for heading, terms in zip(verbs, arithmetic.memory(size, setting).values(), strict=True):
+        for heading, terms in zip(verbs, memory.memory(size, setting).values(), strict=True):
             together = sum(number for number, _ in terms.values())
             assert rows[heading][place] == f"{together / 1e9:.1f} GB"
 
@@ -334,10 +335,10 @@ def test_the_page_of_the_bases_has_these_numbers_of_block_bases():
     rows = {heading: values for heading, *values in cells}
     for place, name in enumerate(("sdar-1.7b", "sdar-4b", "sdar-8b")):
         size = _size(name)
-        flops, memory = arithmetic.work(size, BLOCKS), arithmetic.memory(size, BLOCKS)
+        flops, held = arithmetic.work(size, BLOCKS), memory.memory(size, BLOCKS)
         together = {
             verb: f"{sum(number for number, _ in terms.values()) / 1e9:.1f} GB"
-            for verb, terms in memory.items()
+            for verb, terms in held.items()
         }
         for verb, heading in (
             ("generate", "generate in blocks: hours, memory"),
@@ -346,9 +347,9 @@ def test_the_page_of_the_bases_has_these_numbers_of_block_bases():
             hours = arithmetic.hours(flops[verb], BLOCKS.flops_per_second, BLOCKS.utilisation)
             assert rows[heading][place] == f"{hours:.2f}, {together[verb]}"
         assert rows["eval of blocks: memory"][place] == together["eval"]
-        speed = {row["commits_per_forward"]: row for row in arithmetic.speed_ups(size, BLOCKS)}
+        faster = {row["commits_per_forward"]: row for row in speed.speed_ups(size, BLOCKS)}
         for kind, digits in (("marginals", 1), ("joint", 2)):
-            found = ", ".join(f"{speed[k][kind]['by_bytes_read']:.{digits}f}" for k in (2, 4))
+            found = ", ".join(f"{faster[k][kind]['by_bytes_read']:.{digits}f}" for k in (2, 4))
             assert rows[f"{kind}, K = 2, 4, by bytes read"][place] == found
 
 

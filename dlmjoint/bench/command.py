@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 
-from dlmjoint.bench.random_base import config_of, is_random, published_names
+from dlmjoint.bench.stand_ins.base import config_of, is_random, published_names
 from dlmjoint.bench.suite import Setting, Suite, find_suite
+from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.errors import ConfigError
-from dlmjoint.provenance import provenance, write_json
 from dlmjoint.signals import ending_on_request
 
 

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from dlmjoint import arithmetic
 from dlmjoint.bench.full_size import lengths_held
 from dlmjoint.bench.measure import against, host_growth, measure
-from dlmjoint.bench.paper import paper_loss
-from dlmjoint.bench.random_base import folder_of
-from dlmjoint.bench.random_trajectories import random_manifest, random_trajectories
+from dlmjoint.bench.stand_ins.base import folder_of
+from dlmjoint.bench.stand_ins.paper import paper_loss
+from dlmjoint.bench.stand_ins.trajectories import random_manifest, random_trajectories
 from dlmjoint.bench.suite import TINY, TINY_DEEP, Setting, Suite
+from dlmjoint.costs import arithmetic
 from dlmjoint.distill.data import Windows
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.pairs import AllDepths, OneDepth, Pairs, Plan
 from dlmjoint.distill.starts import WholeWindows
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.models.load import Loading
 
 WINDOW = 9

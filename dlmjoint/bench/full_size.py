@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 
-from dlmjoint.bench.fit_step import fit_points
 from dlmjoint.bench.measure import (
     Measured,
     against,
@@ -22,17 +22,21 @@ from dlmjoint.bench.measure import (
     restart_host_peak,
     within_memory,
 )
-from dlmjoint.bench.random_base import folder_of, is_random
+from dlmjoint.bench.stand_ins.base import folder_of, is_random
+from dlmjoint.bench.stand_ins.trajectories import random_store
 from dlmjoint.bench.suite import Setting, Suite
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.tally import clock
+from dlmjoint.distill.data import TrajectoryData
+from dlmjoint.distill.module import Distillation
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
+from dlmjoint.trajectories.store import TrajectoryStore
 from dlmjoint.types import Canvas
 
 DECODERS = {
@@ -44,6 +48,12 @@ DECODERS = {
 """Tokens per forward, and whether the sampler is used."""
 FORWARD, PASS = "base forward", "sampler pass"
 """What a decoder is made of, measured alone."""
+LENGTH = 128
+"""Columns of the training step, as in ADJUST's unconditional recipe; fewer if the base has fewer."""
+WINDOW = 4
+"""States per window: the sampler is unrolled three passes deep, as K = 4 needs."""
+EXAMPLES = 8
+"""Trajectories; windows are drawn from them as often as a batch needs."""
 
 
 class FullSize(Suite):
@@ -205,3 +215,77 @@ def _ideals(commits: int, joint: bool, forward: Measured, one_pass: Measured) ->
         commits / (1 + passes * brief / long)
         for brief, long in zip(one_pass.seconds, forward.seconds, strict=True)
     ]
+
+
+class _StepTimes(L.Callback):
+    """Seconds of every training step, optimizer included."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.started = 0.0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Read the clock."""
+        self.started = clock(pl_module.device)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Read it again."""
+        self.seconds.append(clock(pl_module.device) - self.started)
+
+
+def fit_points(
+    folder: Path, setting: Setting, note: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """A record per batch size: seconds of a training step, peak memory, parameters trained."""
+    module = Distillation(str(folder), dtype=setting.dtype, depth=WINDOW - 1)
+    length = min(LENGTH, module.base.max_length) - 1
+    store = random_store(module.base, setting.workdir / "trajectories", EXAMPLES, length)
+    trained = sum(p.numel() for p in module.sampler.parameters() if p.requires_grad)
+    for batch_size in setting.batch_sizes:
+        note(f"{folder.name}: {setting.repeats} training steps of {batch_size} windows")
+        step = within_memory(lambda size=batch_size: _train(module, store, size, setting))
+        told = {"out_of_memory": True} if step is None else step.to_json("training step")
+        yield {
+            "point": "fit",
+            "batch_size": batch_size,
+            "length": store.manifest.max_new_tokens + 1,
+            "trained_parameters": trained,
+            "measured": {"training step": told},
+        }
+    shutil.rmtree(store.folder)
+
+
+def _train(
+    module: Distillation, store: TrajectoryStore, batch_size: int, setting: Setting
+) -> Measured:
+    """Real training steps, after one that is not measured."""
+    device, times = torch.device(setting.device), _StepTimes()
+    on_gpu = device.type == "cuda"
+    restart_device_peak(device)
+    trainer = L.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=[device.index or 0] if on_gpu else 1,
+        precision="bf16-mixed" if on_gpu and setting.dtype == "bfloat16" else "32-true",
+        max_steps=setting.repeats + 1,
+        max_epochs=1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        default_root_dir=store.folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[times],
+    )
+    trainer.fit(module, TrajectoryData(store.folder, batch_size=batch_size, window=WINDOW))
+    return Measured(times.seconds[1:], 1, device_peak_bytes(device))

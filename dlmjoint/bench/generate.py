@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from dlmjoint import arithmetic
 from dlmjoint.bench.full_size import lengths_held
 from dlmjoint.bench.measure import against, measure
 from dlmjoint.bench.on_base import OnBase, half_written, ideal_ratio, masks_left
-from dlmjoint.bench.paper import paper_decode
+from dlmjoint.bench.stand_ins.paper import paper_decode
 from dlmjoint.bench.suite import Setting
+from dlmjoint.costs import arithmetic
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.transformer import TransformerBase

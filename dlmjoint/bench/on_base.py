@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from dlmjoint import arithmetic
-from dlmjoint.bench.random_base import folder_of
+from dlmjoint.bench.stand_ins.base import folder_of
 from dlmjoint.bench.suite import Setting, Suite
+from dlmjoint.costs import arithmetic
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.types import Canvas

@@ -7,7 +7,7 @@ from typing import Any
 
 from dlmjoint.bench.full_size import lengths_held
 from dlmjoint.bench.on_base import OnBase
-from dlmjoint.bench.random_trajectories import random_store
+from dlmjoint.bench.stand_ins.trajectories import random_store
 from dlmjoint.bench.suite import Setting
 from dlmjoint.models.transformer import TransformerBase
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from dlmjoint.code.corpus import MANIFEST
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.pretrain.train import History
-from dlmjoint.provenance import write_text
 
 CARD = """---
 license: apache-2.0

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from dlmjoint.code.functions import nameless, short_functions
+from dlmjoint.disk.provenance import write_json, write_text
 from dlmjoint.errors import ConfigError
-from dlmjoint.provenance import write_json, write_text
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as MapDataset
 
-from dlmjoint.distill.blocks import by_blocks
 from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.starts import EveryState, Starts
-from dlmjoint.distill.unroll import UnrollBatch, collate
+from dlmjoint.distill.unrolling.blocks import by_blocks
+from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.models.base import Base
 from dlmjoint.random import derive_seed

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from dlmjoint.distill.resume import check_same, trained_batches
+from dlmjoint.distill.running.resume import check_same, trained_batches
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,24 +16,24 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric
 
 from dlmjoint.decoding.draw import forbid
-from dlmjoint.distill.blocks import predict_blocks, unroll_blocks
 from dlmjoint.distill.chunked import chunk_size
-from dlmjoint.distill.export import check_place, export
 from dlmjoint.distill.fit_data import FitData
-from dlmjoint.distill.follow import Before, check_rates, follow, groups_of
-from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses, compared
+from dlmjoint.distill.objective import Compared, Objective, agreement, cell_losses
 from dlmjoint.distill.on_policy import OnPolicy
-from dlmjoint.distill.pairs import AllDepths, Pairs, Plan
-from dlmjoint.distill.resume import (
+from dlmjoint.distill.pairs import AllDepths, Pairs, weights_of
+from dlmjoint.distill.running.export import check_place, export
+from dlmjoint.distill.running.follow import Before, check_rates, follow, groups_of, told
+from dlmjoint.distill.running.resume import (
     back_to_the_step,
     check_same,
     seen_batches,
     validate_now,
     validation_due,
 )
-from dlmjoint.distill.sharding import shard_base, shard_layer, spare_rotary, whole_weights
+from dlmjoint.distill.running.sharding import place_base, shard_layer, spare_rotary, whole_weights
 from dlmjoint.distill.start import LastBlock, Start
-from dlmjoint.distill.unroll import UnrollBatch, unroll
+from dlmjoint.distill.targets import compare
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import Loading, load_base
 from dlmjoint.random import derive_seed
@@ -98,7 +98,7 @@ class Distillation(L.LightningModule):
                 default.
         """
         super().__init__()
-        self.depth_weights = _depth_weights(depth, depth_weights)
+        self.depth_weights = weights_of(depth, depth_weights)
         if head_chunk is not None and head_chunk < 1:
             raise ConfigError(f"head_chunk is {head_chunk}, expected at least 1 cell")
         self.objective, self.on_policy = objective or Objective(), on_policy
@@ -147,19 +147,7 @@ class Distillation(L.LightningModule):
             raise ConfigError("training data has no end: set trainer.max_steps or trainer.max_time")
         if stage == "fit" and not (self.trainer.fast_dev_run or self.overwrite):  # pyright: ignore[reportAttributeAccessIssue]
             check_place(self._folder, self.trainer)
-        self._place_base()
-
-    def _place_base(self) -> None:
-        """Bring the base to this process's device; one that must not move must be there already."""
-        if self.shard_base:  # block by block: the whole base is never on the device
-            shard_base(self.base.network, self.device)
-        if not self.loading.placed:
-            nn.Module.to(self.base.network, self.device)
-        elif self.base.device != self.device:
-            raise ConfigError(
-                f"the base lies on {self.base.device}, this process trains on {self.device}: give "
-                f'loading.device_map as "{self.device}"'
-            )
+        place_base(self.base, self.loading, self.shard_base, self.device)
 
     def configure_model(self) -> None:
         """Spread the layer where the strategy leaves that to the module and gives it a mesh; compile
@@ -202,62 +190,17 @@ class Distillation(L.LightningModule):
     ) -> tuple[Compared, Float[Tensor, " M"], Float[Tensor, " M"]]:
         """The cells a batch trains on, each one's loss, and how much it counts."""
         if self.on_policy is not None:
+            in_step = is_available() and is_initialized()
             batch = self.on_policy.rewrite(
-                batch,
-                self.base,
-                self.sampler,
-                self.global_step,
-                in_step=is_available() and is_initialized(),
+                batch, self.base, self.sampler, self.global_step, in_step=in_step
             )
         found = self._compared(batch, self.pairs, self.depth_weights)
         return found, *cell_losses(self.objective, found, self.log_probs, self._chunk)
 
     def _compared(self, batch: UnrollBatch, pairs: Pairs, weights: list[float]) -> Compared:
         """The batch's cells: what the sampler makes of them beside what the base says."""
-        plan = pairs.plan(tuple(weights), batch)
-        masked = pairs.cells(batch, self.base.pad_id)
         final = batch.ended if self.objective.divergence.needs_tokens else None
-        if self.base.attention.block_length is None:
-            target = self._targets(batch, plan)
-            start = target[:, : plan.starts]
-            passes = unroll(self.base, self.sampler, batch, start, len(plan.weights))
-        else:  # the prefix, computed once, has no masks: nothing is compared there
-            prefix, target = self._block_targets(batch, plan)
-            start = target[:, : plan.starts]
-            passes = unroll_blocks(self.base, self.sampler, batch, prefix, start, len(plan.weights))
-            masked = masked[..., batch.response]
-            final = None if final is None else final[:, batch.response]
-        unrolled = [
-            (depth, hidden) for depth, hidden in enumerate(passes, 1) if plan.weights[depth - 1]
-        ]
-        return compared(unrolled, start, target, masked & _aimed(masked, plan), final)
-
-    @torch.no_grad()
-    def _targets(self, batch: UnrollBatch, plan: Plan) -> Float[Tensor, "B W L D"]:
-        """The base's hidden states of the states the plan names, in their places."""
-        if batch.hidden is not None:
-            return batch.hidden
-        hidden = self.base.predict(batch.canvas(plan.states)).hidden
-        return self._placed(hidden.unflatten(0, (len(batch.states), len(plan.states))), batch, plan)
-
-    @torch.no_grad()
-    def _block_targets(
-        self, batch: UnrollBatch, plan: Plan
-    ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B W N D"]]:
-        """What the base says of the columns before the blocks, and the same of the blocks."""
-        prefix, hidden = predict_blocks(self.base, batch, plan.states)
-        return prefix, self._placed(hidden, batch, plan)
-
-    def _placed(
-        self, hidden: Float[Tensor, "B S L D"], batch: UnrollBatch, plan: Plan
-    ) -> Float[Tensor, "B W L D"]:
-        """Hidden states of the states a plan names, in their places among all."""
-        width = batch.states.shape[1]
-        if len(plan.states) == width:
-            return hidden
-        every = hidden.new_zeros((len(hidden), width, *hidden.shape[2:]))
-        every[:, list(plan.states)] = hidden
-        return every
+        return compare(self.base, self.sampler, batch, pairs, weights, final)
 
     def log_probs(self, hidden: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells V"]:
         """Log-probabilities at temperature 1, without the ids that are never written."""
@@ -303,10 +246,8 @@ class Distillation(L.LightningModule):
         optimizer, scheduler = self._make_optimizer()
         if scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        every_step = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": every_step}
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
         """As the config has them at step 0; the scheduler is None where there is none."""
@@ -320,13 +261,10 @@ class Distillation(L.LightningModule):
         check_rates(self._make_optimizer, self.global_step, trainer.max_steps)
         if self._before is None:
             return
-        new = follow(trainer, self._make_optimizer, self._before, self._told())
+        new = follow(trainer, self._make_optimizer, self._before, told(self.trainer, self.base))
         if new and trainer.is_global_zero:
-            log.info(
-                "going on from step %d by the config as it is now: %s",
-                self.global_step,
-                "; ".join(new),
-            )
+            told_of = "going on from step %d by the config as it is now: %s"
+            log.info(told_of, self.global_step, "; ".join(new))
         self._validate_if_due()
 
     def _validate_if_due(self) -> None:
@@ -339,7 +277,7 @@ class Distillation(L.LightningModule):
         back_to_the_step(checkpoint, self.trainer)
         checkpoint["recipe"] = self._recipe()
         groups = groups_of(self._make_optimizer()[0])
-        checkpoint["settings"] = {"groups": groups, "told": self._told()}
+        checkpoint["settings"] = {"groups": groups, "told": told(self.trainer, self.base)}
         checkpoint["measured"] = {"numbers": self._measured(), "validated": self._validated}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -362,15 +300,6 @@ class Distillation(L.LightningModule):
             **{name: str(value) for name, value in self._chosen().items()},
         }
 
-    def _told(self) -> dict[str, str]:
-        """What a run may change from one checkpoint to the next, and says that it did."""
-        trainer = ("max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
-        return {
-            **{name: str(getattr(self.trainer, name)) for name in trainer},
-            "dtype": str(self.base.dtype),
-            "bits": str(self.base.bits),
-        }
-
     def on_train_end(self) -> None:
         """Export the sampler as a folder with its provenance and last validation numbers."""
         weights = whole_weights(self.trainer.strategy.model or self, self.sampler)
@@ -386,7 +315,7 @@ class Distillation(L.LightningModule):
             weights,
             self.global_step,
             self._measured(),
-            self._settings(),
+            {"base": self.base.name, **self._chosen()},
             overwrite=self.overwrite,
         )
 
@@ -414,32 +343,8 @@ class Distillation(L.LightningModule):
         """Where the finished sampler goes."""
         return self.export or Path(self.trainer.default_root_dir) / "sampler"
 
-    def _settings(self) -> dict[str, object]:
-        """What the exported sampler's provenance says of its training."""
-        return {"base": self.base.name, **self._chosen()}
-
     def _chosen(self) -> dict[str, object]:
-        chosen = {"pairs": self.pairs, "objective": self.objective, "on_policy": self.on_policy}
-        told = {name: repr(value) for name, value in chosen.items()}
+        """What the checkpoints, and the exported sampler's provenance, say of its training."""
+        names = ("pairs", "objective", "on_policy")
+        told = {name: repr(getattr(self, name)) for name in names}
         return {"depth_weights": self.depth_weights, **told}
-
-
-def _depth_weights(depth: int, weights: list[float] | None) -> list[float]:
-    """One weight per depth. Raises ConfigError if that cannot be."""
-    if depth < 1:
-        raise ConfigError(f"depth is {depth}, expected at least 1 pass")
-    weights = weights or [1.0] * depth
-    if len(weights) != depth:
-        raise ConfigError(f"depth_weights has {len(weights)} entries, expected depth={depth}")
-    if min(weights) < 0 or not any(weights):
-        raise ConfigError(f"depth_weights is {weights}, expected none below 0 and one above")
-    return weights
-
-
-def _aimed(masked: Bool[Tensor, "B W L"], plan: Plan) -> Bool[Tensor, "1 W 1"]:
-    """The states that are some unroll's target."""
-    aimed = masked.new_zeros(masked.shape[1])
-    for depth, weight in enumerate(plan.weights, 1):
-        if weight:
-            aimed[depth : depth + plan.starts] = True
-    return aimed[None, :, None]

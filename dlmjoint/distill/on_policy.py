@@ -20,7 +20,7 @@ from dlmjoint.decoding.early import Never
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.joint import JointSampler

@@ -24,7 +24,7 @@ from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.distill.data import Fixed, Windows
 from dlmjoint.distill.fit_data import FitData
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory

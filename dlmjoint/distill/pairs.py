@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
+from dlmjoint.errors import ConfigError
 from dlmjoint.random import derive_seed
 
 
@@ -35,6 +36,18 @@ class Plan:
     def passes(self, window: int) -> int:
         """Sampler passes per window."""
         return sum(min(self.starts, window - depth) for depth in range(1, len(self.weights) + 1))
+
+
+def weights_of(depth: int, weights: list[float] | None) -> list[float]:
+    """One weight per depth. Raises ConfigError if that cannot be."""
+    if depth < 1:
+        raise ConfigError(f"depth is {depth}, expected at least 1 pass")
+    weights = weights or [1.0] * depth
+    if len(weights) != depth:
+        raise ConfigError(f"depth_weights has {len(weights)} entries, expected depth={depth}")
+    if min(weights) < 0 or not any(weights):
+        raise ConfigError(f"depth_weights is {weights}, expected none below 0 and one above")
+    return weights
 
 
 class Pairs(ABC):

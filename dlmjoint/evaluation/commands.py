@@ -6,6 +6,7 @@ from rich.console import Console
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet
+from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
 from dlmjoint.evaluation.running.plan import check, limited
 from dlmjoint.evaluation.running.run import REFERENCE_SEED, run, with_guides_alone
@@ -18,7 +19,6 @@ from dlmjoint.evaluation.telling.report import compare as compare_runs
 from dlmjoint.evaluation.telling.report import report
 from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import Loading, load_any_base
-from dlmjoint.provenance import provenance, write_json
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlmjoint.atomic import whole
+from dlmjoint.disk.atomic import whole
 
 
 def kept(cache: Path, name: str, of: object, compute: Callable[[], np.ndarray]) -> np.ndarray:

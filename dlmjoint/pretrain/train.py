@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dlmjoint.disk.provenance import write_json, write_provenance
 from dlmjoint.models.dream import Dream, DreamConfig, DreamNetwork
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.pretrain.objective import Objective
-from dlmjoint.provenance import write_json, write_provenance
 
 log = logging.getLogger(__name__)
 

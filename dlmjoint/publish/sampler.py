@@ -9,13 +9,13 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from dlmjoint.costs.info import compare
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import DataError, LoadError
 from dlmjoint.evaluation.recipes import IN_SAMPLER
 from dlmjoint.evaluation.running import settings
-from dlmjoint.info import compare
 from dlmjoint.models.joint import JointSampler, JointSamplerConfig
 from dlmjoint.models.load import read_config
-from dlmjoint.provenance import write_text
 from dlmjoint.publish.base import find_base
 from dlmjoint.publish.measured import SCORES, Measured
 from dlmjoint.publish.written import PROVENANCE, commit, read_json, read_provenance

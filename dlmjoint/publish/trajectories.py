@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from dlmjoint.provenance import write_json
+from dlmjoint.disk.provenance import write_json
 from dlmjoint.publish.base import check_weights, find_base
 from dlmjoint.publish.written import PROVENANCE, commit, read_provenance
 from dlmjoint.trajectories.store import TrajectoryStore

@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_any_base
-from dlmjoint.provenance import write_text
 from dlmjoint.random import Noise
 from dlmjoint.sampling import prompt_ids
 from dlmjoint.show.animation import animation

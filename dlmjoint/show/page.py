@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlmjoint.provenance import write_text
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.show.pieces import Draft, Piece, Speller
 from dlmjoint.show.record import WRITERS, Recording, Written, cost_table
 from dlmjoint.show.template import render

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlmjoint.atomic import beside, host, is_dead
+from dlmjoint.disk.atomic import beside, host, is_dead
 from dlmjoint.trajectories.store import TrajectoryStore
 
 BEATS = 10

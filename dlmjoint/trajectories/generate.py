@@ -21,10 +21,10 @@ from dlmjoint.decoding.early import EarlyCommit, Never
 from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.provenance import write_provenance
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_base
-from dlmjoint.provenance import write_provenance
 from dlmjoint.random import Noise
 from dlmjoint.signals import ending_on_request
 from dlmjoint.trajectories.batching import Batching

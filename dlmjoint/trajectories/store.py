@@ -17,10 +17,10 @@ from datasets.exceptions import DatasetGenerationError
 from filelock import SoftFileLease
 from pyarrow import parquet
 
-from dlmjoint.atomic import sweep, whole
+from dlmjoint.disk.atomic import sweep, whole
+from dlmjoint.disk.provenance import write_json
 from dlmjoint.errors import DataError, MismatchError
 from dlmjoint.models.base import Base
-from dlmjoint.provenance import write_json
 from dlmjoint.types import Trajectory
 
 FEATURES = Features(

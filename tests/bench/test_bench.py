@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dlmjoint.bench import random_base
 from dlmjoint.bench.command import bench
 from dlmjoint.bench.full_size import DECODERS, FORWARD, PASS, FullSize, described, lengths_held
 from dlmjoint.bench.measure import Measured, measure, restart_host_peak, within_memory
-from dlmjoint.bench.random_base import config_of, published_names, write_random_base
+from dlmjoint.bench.stand_ins import base as random_base
+from dlmjoint.bench.stand_ins.base import config_of, published_names, write_random_base
 from dlmjoint.bench.suite import TINY, Setting, Suite, find_suite
 from dlmjoint.bench.table import lines_of, table_of
 from dlmjoint.errors import ConfigError
@@ -255,7 +255,7 @@ def test_what_lies_in_the_workdir_stays_as_it_is(
     kept.parent.mkdir()
     kept.write_text("mine")
     small = config_of("dream-7b") | SMALL["dream-7b"]
-    monkeypatch.setattr("dlmjoint.bench.random_base.config_of", lambda name: small)
+    monkeypatch.setattr("dlmjoint.bench.stand_ins.base.config_of", lambda name: small)
     bench(
         "full-size", models=["dream-7b"], batch_sizes=[1], lengths=[8], forwards=1, repeats=1,
         device="cpu", workdir=tmp_path,

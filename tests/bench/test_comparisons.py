@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmjoint import arithmetic
 from dlmjoint.bench import fit, kl
 from dlmjoint.bench.command import bench
 from dlmjoint.bench.fit import LONGER, ONLINE, OURS, PRESET, RECIPES, RENDERED, Bench
 from dlmjoint.bench.measure import Measured, against, host_growth
 from dlmjoint.bench.on_base import half_written, ideal_ratio, masks_left
-from dlmjoint.bench.paper import paper_decode, paper_loss
-from dlmjoint.bench.random_base import config_of, folder_of, write_random_base
+from dlmjoint.bench.stand_ins.base import config_of, folder_of, write_random_base
+from dlmjoint.bench.stand_ins.paper import paper_decode, paper_loss
 from dlmjoint.bench.suite import Setting, find_suite
 from dlmjoint.bench.table import lines_of
+from dlmjoint.costs import arithmetic
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
@@ -26,7 +26,7 @@ from dlmjoint.distill import chunked
 from dlmjoint.distill.chunked import chunk_size
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.pairs import OneDepth
-from dlmjoint.distill.unroll import collate
+from dlmjoint.distill.unrolling.unroll import collate
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler

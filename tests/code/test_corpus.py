@@ -70,7 +70,8 @@ def test_a_licence_is_read_from_classifiers_where_there_is_no_expression(tmp_pat
     with zipfile.ZipFile(path, "w") as wheel:
         classifier = "Classifier: License :: OSI Approved :: BSD License"
         wheel.writestr(
-            "old-1.0.dist-info/METADATA", f"Name: old\n{classifier}\nLicense: see file\n"
+            "old-1.0.dist-info/METADATA",
+            f"Name: old\n{classifier}\nLicense: see file\n",
         )
     assert Wheel(path).licence == "BSD License"
     assert Wheel(path).is_permissive

@@ -10,12 +10,12 @@ from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.distill.blocks import by_blocks, predict_blocks, unroll_blocks
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.online import OnlineData
-from dlmjoint.distill.unroll import collate, unroll
+from dlmjoint.distill.unrolling.blocks import by_blocks, predict_blocks, unroll_blocks
+from dlmjoint.distill.unrolling.unroll import collate, unroll
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.models.joint import JointSampler

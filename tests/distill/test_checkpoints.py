@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from dlmjoint import cli
-from dlmjoint.distill.checkpoints import newest
-from dlmjoint.distill.interrupt import EXIT_STATUS
+from dlmjoint.distill.running.checkpoints import newest
+from dlmjoint.distill.running.interrupt import EXIT_STATUS
 from dlmjoint.errors import ConfigError, LoadError
 from tests.distill.trainer import BASE
 

@@ -15,7 +15,7 @@ from dlmjoint.distill.losses import forward_kl, same_top
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.objective import Objective
 from dlmjoint.distill.start import LastBlock
-from dlmjoint.distill.unroll import collate, unroll, window
+from dlmjoint.distill.unrolling.unroll import collate, unroll, window
 from dlmjoint.errors import ConfigError, MismatchError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler

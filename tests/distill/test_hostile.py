@@ -11,7 +11,7 @@ from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from dlmjoint import cli
-from dlmjoint.distill.checkpoints import check_harmless
+from dlmjoint.distill.running.checkpoints import check_harmless
 from tests.distill.trainer import BASE
 from tests.hostile import Hostile, one_line
 

@@ -13,7 +13,7 @@ from dlmjoint.distill.losses import CrossEntropy
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.objective import Objective
 from dlmjoint.distill.online import Lanes, Online, OnlineData
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase

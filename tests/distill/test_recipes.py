@@ -17,7 +17,7 @@ from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.pairs import AllDepths, OneDepth
 from dlmjoint.distill.start import Existing, Random
 from dlmjoint.distill.starts import EveryState, WholeWindows
-from dlmjoint.distill.unroll import UnrollBatch, collate, unroll
+from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate, unroll
 from dlmjoint.errors import ConfigError, MismatchError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler

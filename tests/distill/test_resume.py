@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from dlmjoint import cli
 from dlmjoint.distill.data import TrajectoryData
-from dlmjoint.distill.interrupt import EXIT_STATUS, SaveAndExit
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.on_policy import OnPolicy
+from dlmjoint.distill.running.interrupt import EXIT_STATUS, SaveAndExit
 from dlmjoint.errors import MismatchError
 from dlmjoint.models.load import load_base
 from tests.conftest import GOLDEN

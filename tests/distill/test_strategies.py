@@ -19,7 +19,7 @@ from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.on_policy import OnPolicy
 from dlmjoint.distill.online import OnlineData
 from dlmjoint.distill.optim import MuonAdamW
-from dlmjoint.distill.unroll import UnrollBatch, collate
+from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import Loading
 from dlmjoint.trajectories.prompts import Unconditional

@@ -10,7 +10,9 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from dlmjoint.arithmetic import Setting, bytes_read, decode_flops, measure
+from dlmjoint.costs.arithmetic import Setting, decode_flops, measure
+from dlmjoint.costs.decoded import Machine, cost
+from dlmjoint.costs.speed import bytes_read
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
@@ -25,7 +27,6 @@ from dlmjoint.evaluation.running.plan import limited
 from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.running.sharding import Processes
 from dlmjoint.evaluation.scoring.aup import Point, area, aup
-from dlmjoint.evaluation.scoring.cost import Machine, cost
 from dlmjoint.evaluation.scoring.families import families
 from dlmjoint.evaluation.scoring.score import fill_cache, score
 from dlmjoint.models.joint import JointSampler

@@ -7,11 +7,11 @@ import pytest
 
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.running import generations
 from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.running.sharding import Processes, launch
-from dlmjoint.provenance import write_text
 from tests.evaluation.test_metrics import generation
 
 
@@ -198,7 +198,7 @@ def test_fewer_examples_do_not_take_the_place_of_scores(base, setup, tmp_path):
 def test_what_a_killed_run_was_writing_goes_with_the_next_start(base, setup, tmp_path, monkeypatch):
     task, decoders = replace(setup.word_problems, n=2), {"exact": Policy()}
     run(base, decoders, [task], tmp_path)
-    monkeypatch.setattr("dlmjoint.atomic.os.replace", lambda *_: os._exit(1))
+    monkeypatch.setattr("dlmjoint.disk.atomic.os.replace", lambda *_: os._exit(1))
     process = os.fork()
     if not process:
         write_text(tmp_path / "generations" / "exact" / "word_problems.jsonl", "half")

@@ -12,7 +12,7 @@ from dlmjoint import cli
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.distill.module import Distillation
-from dlmjoint.distill.unroll import UnrollBatch, collate
+from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.evaluation.running import settings
 from dlmjoint.evaluation.scoring import score

@@ -10,9 +10,9 @@ from jsonargparse import ArgumentParser
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Trained
+from dlmjoint.disk.paths import expanded
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import Loading
-from dlmjoint.paths import expanded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import DataError
 from dlmjoint.evaluation.records import Generation
-from dlmjoint.provenance import write_text
 
 log = logging.getLogger(__name__)
 

@@ -17,16 +17,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dlmjoint.atomic import sweep
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.atomic import sweep
+from dlmjoint.disk.provenance import write_json, write_provenance
 from dlmjoint.evaluation.running import generations, settings
 from dlmjoint.evaluation.running.batch import decode_batch
 from dlmjoint.evaluation.running.plan import Job, check, plan
 from dlmjoint.evaluation.running.sharding import Processes
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base, Texts
-from dlmjoint.provenance import write_json, write_provenance
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas
 

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import nn
 
-from dlmjoint.arithmetic import measure
+from dlmjoint.costs.arithmetic import measure
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.tasks.base import Task

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dlmjoint.atomic import sweep
+from dlmjoint.costs.decoded import Machine, cost
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.atomic import sweep
+from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.errors import DataError, MismatchError
 from dlmjoint.evaluation.metrics.base import Evidence, Metric
 from dlmjoint.evaluation.metrics.values import Flags, Values
@@ -26,12 +28,10 @@ from dlmjoint.evaluation.running.plan import (
 from dlmjoint.evaluation.running.run import load_models, with_guides_alone
 from dlmjoint.evaluation.running.sharding import Processes
 from dlmjoint.evaluation.scoring.aup import Point, aup
-from dlmjoint.evaluation.scoring.cost import Machine, cost
 from dlmjoint.evaluation.scoring.pairs import compare
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import Loading, load_any_base
-from dlmjoint.provenance import provenance, write_json
 
 log = logging.getLogger(__name__)
 

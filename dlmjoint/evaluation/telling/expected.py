@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from scipy.stats import binomtest
 
+from dlmjoint.disk.provenance import write_json
 from dlmjoint.errors import ConfigError
-from dlmjoint.provenance import write_json
 
 VERDICTS = "verdicts.json"
 AGAIN = "two independent runs; the same seed, versions and machine give the very numbers"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 
+from dlmjoint.disk.paths import expanded
 from dlmjoint.errors import ConfigError, DataError
-from dlmjoint.paths import expanded
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """Local files, and what `datasets` calls their format; any of them may be packed as `.gz`."""

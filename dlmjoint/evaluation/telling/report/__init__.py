@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.evaluation.telling.plot import draw_quality
 from dlmjoint.evaluation.telling.report.page import write_report
 from dlmjoint.evaluation.telling.report.runs import Run, read_runs
 from dlmjoint.evaluation.telling.table import COSTS, DETAILS, Table, table_of
-from dlmjoint.provenance import write_text
 
 
 def report(run_dir: Path) -> RichTable:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import LoadError
 from dlmjoint.evaluation.running import settings
 from dlmjoint.evaluation.scoring.families import family
@@ -24,7 +25,6 @@ from dlmjoint.evaluation.telling.table import (
     heading,
     table_of,
 )
-from dlmjoint.provenance import write_text
 from dlmjoint.show.template import render
 
 log = logging.getLogger(__name__)

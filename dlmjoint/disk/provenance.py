@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dlmjoint.atomic import whole
+from dlmjoint.disk.atomic import whole
 
 PACKAGES = ("dlmjoint", "torch", "transformers", "lightning", "datasets", "mauve-text")
 
@@ -74,7 +74,7 @@ def _plain(value: object) -> object:
 
 def _source() -> dict[str, object]:
     """The git commit of the code, and whether it was changed since; empty outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {}

@@ -9,25 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedConfig
 
-from dlmjoint.arithmetic import (
-    H100,
-    PUBLISHED,
-    PUBLISHED_SETTING,
-    Setting,
-    Size,
-    hours,
-    measure,
-    memory,
-    published_speed_ups,
-    speed_ups,
-    work,
-)
+from dlmjoint.costs.arithmetic import H100, Setting, Size, hours, measure, work
+from dlmjoint.costs.memory import memory
+from dlmjoint.costs.speed import PUBLISHED, PUBLISHED_SETTING, published_speed_ups, speed_ups
+from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.files import ModelFiles
 from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import find_family, fingerprint_names, read_config
 from dlmjoint.models.transformer import FINGERPRINT_ROWS, TransformerBase, fingerprint
-from dlmjoint.provenance import provenance, write_json
 
 
 def info(

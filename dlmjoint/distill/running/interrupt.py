@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from dlmjoint.distill.resume import unstepped
+from dlmjoint.distill.running.resume import unstepped
 
 log = logging.getLogger(__name__)
 

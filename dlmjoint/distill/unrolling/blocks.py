@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.models.base import Base
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase

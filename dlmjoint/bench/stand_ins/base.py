@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dlmjoint.bench.suite import Setting
+from dlmjoint.disk.provenance import write_json
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import INDEX, SINGLE, torch_dtype
 from dlmjoint.models.load import find_family
-from dlmjoint.provenance import write_json
 
 SHARD_BYTES = 5_000_000_000
 """Most bytes in one file, as on the hub."""

@@ -14,7 +14,7 @@ from torch.distributions import Categorical
 
 from dlmjoint.decoding.draw import forbid
 from dlmjoint.distill.losses import forward_kl
-from dlmjoint.distill.unroll import UnrollBatch
+from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.models.base import Base
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.types import Canvas, Commit

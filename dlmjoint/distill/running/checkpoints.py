@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
+from dlmjoint.disk.pickles import foreign, names_in, read_inert
 from dlmjoint.errors import ConfigError, LoadError
-from dlmjoint.pickles import foreign, names_in, read_inert
 
 log = logging.getLogger(__name__)
 

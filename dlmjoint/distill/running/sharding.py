@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.load import Loading
+from dlmjoint.models.transformer import TransformerBase
 
 
 def shard_layer(sampler: JointSampler, device: torch.device) -> None:
@@ -38,6 +40,22 @@ def spare_rotary(strategy: Strategy, sampler: JointSampler, device: torch.device
     if isinstance(strategy, FSDPStrategy):
         strategy.kwargs["ignored_modules"] = [sampler.rotary]
         sampler.rotary.to(device)
+
+
+def place_base(
+    base: TransformerBase, loading: Loading, sharded: bool, device: torch.device
+) -> None:
+    """Bring the base to this process's device. Raises ConfigError if one that must not move is not
+    there already."""
+    if sharded:  # block by block: the whole base is never on the device
+        shard_base(base.network, device)
+    if not loading.placed:
+        nn.Module.to(base.network, device)
+    elif base.device != device:
+        raise ConfigError(
+            f"the base lies on {base.device}, this process trains on {device}: give "
+            f'loading.device_map as "{device}"'
+        )
 
 
 def shard_base(network: PreTrainedModel, device: torch.device) -> None:

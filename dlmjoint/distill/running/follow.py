@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
 
 Groups = list[dict[str, Any]]
 """An optimizer's settings, group by group, without the parameters."""
@@ -60,6 +61,16 @@ class Before:
             measured["numbers"],
             measured["validated"],
         )
+
+
+def told(trainer: L.Trainer, base: Base) -> dict[str, str]:
+    """What a run may change from one checkpoint to the next, and says that it did."""
+    names = ("max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
+    return {
+        **{name: str(getattr(trainer, name)) for name in names},
+        "dtype": str(base.dtype),
+        "bits": str(base.bits),
+    }
 
 
 def follow(trainer: L.Trainer, make: Maker, before: Before, told: Mapping[str, str]) -> list[str]:

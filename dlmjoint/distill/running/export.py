@@ -8,11 +8,11 @@ from pathlib import Path
 import lightning as L
 from torch import Tensor
 
-from dlmjoint.atomic import whole_files
+from dlmjoint.disk.atomic import whole_files
+from dlmjoint.disk.provenance import write_json, write_provenance
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import SINGLE
 from dlmjoint.models.joint import JointSampler
-from dlmjoint.provenance import write_json, write_provenance
 
 log = logging.getLogger(__name__)
 

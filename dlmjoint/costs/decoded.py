@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dlmjoint.arithmetic import Size, block_bytes, forward_flops, pass_flops
+from dlmjoint.costs.arithmetic import Size, forward_flops, pass_flops
+from dlmjoint.costs.memory import block_bytes
 from dlmjoint.evaluation.records import Generation
 from dlmjoint.models.files import torch_dtype
 
@@ -34,7 +35,7 @@ class Machine:
         return cls(Size(**settings["size"]), element, base.get("bits"))
 
     def flops(self, line: Generation) -> float:
-        """Of one example: the matrix products of base and sampler, see `dlmjoint.arithmetic`."""
+        """Of one example: the matrix products of base and sampler, see `dlmjoint.costs.arithmetic`."""
         length = len(line.prompt) + len(line.tokens)
         base = forward_flops(self.size, line.columns, length, line.cells)
         width = self.size.block_length or length

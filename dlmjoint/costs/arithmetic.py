@@ -1,43 +1,23 @@
 """What a base and a joint sampler over it cost, by arithmetic from the base's config alone.
 
 Nothing is loaded and nothing is timed. Parameters are counted exactly; FLOPs count the matrix
-products (two per multiply-add) and not norms, softmax or the drawing of tokens; memory counts the
-tensors that are alive together and not the allocator's waste or a GPU's own context (about 1 GB).
+products (two per multiply-add) and not norms, softmax or the drawing of tokens.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from dlmjoint.distill.chunked import GPU_LOGITS
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.files import torch_dtype
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
-from dlmjoint.trajectories import batching
 
-COMMITS = (1, 2, 3, 4, 8)
-"""The K that are reported."""
 H100 = 989e12
 """FLOP/s of dense bfloat16 products on an H100 SXM, by NVIDIA's data sheet."""
-LAYER_BYTES = 4
-"""Of a joint layer's weights while it is trained; decoding runs it in the base's dtype."""
-ADAM_STATES = 2
-"""Numbers AdamW keeps per parameter: the means of the gradient and of its square."""
-PUBLISHED = {
-    "marginals": {1: 135.55, 2: 253.84, 3: 327.91, 4: 401.13},
-    "joint": {1: 135.55, 2: 207.46, 3: 251.82, 4: 296.19},
-}
-"""Tokens per second by K, as ADJUST's authors measured them (arXiv 2509.22738, figure 1)."""
-PUBLISHED_SETTING = (
-    "Dream-7B-Base, unconditional, 127 new tokens, batch 4, with K sampler passes for K tokens and "
-    "logits of every column where this decoder makes K - 1 with logits of masked columns"
-)
-PUBLISHED_SIZE = ("Dream", 28, 3584)
-"""Family, layers and width of the base those were measured on."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +142,6 @@ def _count(module: nn.Module, matrices: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.ndim == 2 or not matrices)
 
 
-# FLOPs
-
-
 def attention_flops(size: Size, columns: int, length: int) -> int:
     """FLOPs of one layer's attention proper: every column's queries with `length` keys, and the
     weights with as many values: 4 · heads · head width · length · columns."""
@@ -242,7 +219,7 @@ def fit_flops(
     prefix, width = trained_columns(size, length)
     columns = windows * prefix + states * width
     total = forward_flops(size, columns, prefix + width, (states - windows) * masked)
-    for rows in _starts(windows, window, depth):
+    for rows in starts_of(windows, window, depth):
         layer = pass_flops(size, windows * prefix + rows * width, prefix + width, 0)
         total += 3 * layer + 2 * (2 * size.head * rows * masked)
     return total
@@ -257,7 +234,7 @@ def trained_columns(size: Size, length: int) -> tuple[int, int]:
     return (length - width) // 2, width
 
 
-def _starts(windows: int, window: int, depth: int) -> list[int]:
+def starts_of(windows: int, window: int, depth: int) -> list[int]:
     """Rows of the sampler's passes 1 .. depth: pass j starts from all but the last j states."""
     return [windows * (window - passes) for passes in range(1, depth + 1)]
 
@@ -266,165 +243,6 @@ def hours(flops: float, flops_per_second: float = H100, utilisation: float = 0.4
     """GPU hours that `flops` take on one GPU of `flops_per_second` of which `utilisation` is
     reached: flops / (utilisation · flops_per_second) / 3600."""
     return flops / (utilisation * flops_per_second) / 3600
-
-
-# Speed-up
-
-
-def bytes_read(size: Size, setting: Setting, commits: int, joint: bool) -> float:
-    """Bytes of weights read from memory to decode one batch of any size: each forward reads the
-    blocks and the head, each sampler pass the layer and the head. Small batches take time in
-    proportion to this, large ones in proportion to FLOPs."""
-    made = forwards(size, setting.max_new_tokens, commits)
-    head = size.head * setting.element
-    read = made * (block_bytes(size, setting.element, setting.bits) + head)
-    passes = setting.max_new_tokens - made if joint else 0
-    return read + passes * (size.layer_matrices * setting.element + head)
-
-
-def speed_ups(size: Size, setting: Setting) -> list[dict[str, Any]]:
-    """For every K, how many times fewer FLOPs, and bytes of weights read, than exact decoding."""
-
-    def costs(commits: int, joint: bool) -> tuple[float, float]:
-        flops = decode_flops(size, setting.length, setting.max_new_tokens, commits, joint)
-        return flops, bytes_read(size, setting, commits, joint)
-
-    exact_flops, exact_read = costs(1, joint=False)
-    rows = []
-    for commits in COMMITS:
-        row: dict[str, Any] = {"commits_per_forward": commits}
-        for name, joint in (("marginals", False), ("joint", True)):
-            flops, read = costs(commits, joint)
-            row[name] = {
-                "flops_per_example": flops,
-                "by_flops": exact_flops / flops,
-                "by_bytes_read": exact_read / read,
-            }
-        rows.append(row)
-    return rows
-
-
-def published_speed_ups(family: str, size: Size) -> dict[str, dict[int, float]]:
-    """The authors' measured throughput by K over their throughput at K = 1; empty for a base they
-    did not measure."""
-    if (family, size.layers, size.width) != PUBLISHED_SIZE:
-        return {}
-    return {
-        name: {commits: value / rates[1] for commits, value in rates.items()}
-        for name, rates in PUBLISHED.items()
-    }
-
-
-# Memory, in bytes
-
-
-def block_bytes(size: Size, element: int, bits: int | None = None) -> float:
-    """The matrices of the base's blocks: `element` bytes per weight, or `bits`; NF4 has one float32
-    scale for 64 weights beside them."""
-    weights = size.layers * size.block_matrices
-    if bits is None:
-        return weights * element
-    return weights * bits / 8 + (weights / 64 * 4 if bits == 4 else 0)
-
-
-def base_bytes(size: Size, element: int, bits: int | None = None) -> float:
-    """The base's weights: its blocks', and `element` bytes for each of the others, which are never
-    quantised."""
-    others = size.parameters - size.layers * size.block_matrices
-    return others * element + block_bytes(size, element, bits)
-
-
-def forward_bytes(size: Size, columns: int, element: int) -> int:
-    """Alive together inside one block of a forward without gradients."""
-    return batching.forward_bytes(size.width, size.inner, columns, element)
-
-
-def pass_bytes(size: Size, columns: int, element: int) -> int:
-    """The same for a sampler pass, with two concatenated inputs and their source."""
-    return forward_bytes(size, columns, element) + 4 * columns * size.width * element
-
-
-def drawing_bytes(size: Size, rows: int, response: int) -> int:
-    """Logits while decoding: at most `CHUNK` are ranked and drawn from at a time."""
-    return batching.drawing_bytes(size.vocabulary, rows * response)
-
-
-def memory_bytes(size: Size, columns: int, element: int) -> int:
-    """Keys, values and last hidden states of every column: what a cache policy keeps."""
-    return columns * (2 * size.layers * size.kv_heads * size.head_width + size.width) * element
-
-
-def saved_bytes(size: Size, columns: int, element: int = LAYER_BYTES) -> int:
-    """What one sampler pass keeps for its backward: per column 14 tensors of the model's width
-    (two inputs, their concatenation, three norms, queries, attention), keys and values, and four
-    of the inner width. In mixed precision the inputs of products take half of that."""
-    kv = size.kv_heads * size.head_width
-    return columns * (14 * size.width + 2 * kv + 4 * size.inner) * element
-
-
-def chunk_bytes(size: Size) -> int:
-    """Logits while fitting: one chunk of cells goes through the head at a time, in eight float32
-    copies (teacher's and student's log-probabilities, their loss and its gradient)."""
-    return 8 * 4 * max(GPU_LOGITS, size.vocabulary)
-
-
-def memory(size: Size, setting: Setting) -> dict[str, dict[str, tuple[float, str]]]:
-    """Bytes on each device and what they are, term by term, for generating, fitting, evaluating."""
-    held, columns = setting.batch_size * setting.length, setting.batch_size * setting.length
-    if (
-        size.block_length is not None
-    ):  # the most that one forward computes: the prompt, or two blocks
-        at_once = max(setting.prompt_length, size.block_length) + size.block_length
-        columns = setting.batch_size * min(at_once, setting.length)
-    weights = (base_bytes(size, setting.element, setting.bits), "the frozen base")
-    forward = (forward_bytes(size, columns, setting.element), "one block of a forward")
-    logits = (
-        drawing_bytes(size, setting.batch_size, setting.max_new_tokens),
-        "ranking and drawing; less where nothing is drawn",
-    )
-    either = max(forward[0], pass_bytes(size, columns, setting.element))
-    kept = (
-        memory_bytes(size, held, setting.element),
-        "of all columns, with their hidden states; only with a cache policy",
-    )
-    exact = {} if size.block_length is None else {"keys and values": kept}
-    return {
-        "generate": {"weights": weights, "activations": forward, "logits": logits, **exact},
-        "fit": {"weights": weights, **_fit_memory(size, setting)},
-        "eval": {
-            "weights": weights,
-            "joint layer": (size.layer_parameters * setting.element, "the sampler"),
-            "activations": (either, "one block of a forward, or a sampler pass"),
-            "logits": logits,
-            "keys and values": kept,
-        },
-    }
-
-
-def _fit_memory(size: Size, setting: Setting) -> dict[str, tuple[float, str]]:
-    states = setting.windows * setting.window
-    prefix, width = trained_columns(size, setting.length)
-    shared = setting.windows * prefix
-    columns = shared + states * width
-    starts = _starts(setting.windows, setting.window, setting.depth)
-    layer = size.layer_parameters * LAYER_BYTES
-    saved = sum(saved_bytes(size, shared + rows * width) for rows in starts)
-    cells = [rows * min(setting.max_new_tokens, width) for rows in starts]
-    return {
-        "layer weights": (layer, "float32"),
-        "gradients": (layer, "float32"),
-        "AdamW states": (ADAM_STATES * layer, "two means per parameter, float32"),
-        "base activations": (
-            forward_bytes(size, columns, setting.element) + columns * size.width * setting.element,
-            "one block of a forward over every state, and all hidden states",
-        ),
-        "unroll": (saved, "kept for the backward of all passes; float32, less in mixed precision"),
-        "logits": (chunk_bytes(size), "of one chunk of cells, float32; head_chunk makes it less"),
-        "kept gradients": (
-            2 * 4 * sum(cells) * size.width,
-            "float32 hidden states of every compared cell and the slope of its loss",
-        ),
-    }
 
 
 def work(size: Size, setting: Setting) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Windows of trajectory states, and the sampler unrolled along them."""

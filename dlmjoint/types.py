@@ -213,6 +213,10 @@ class Step:
     """Forwards of a guiding model spent on each row."""
     columns: Int[Tensor, " B"]
     """Canvas columns renewed for each row, padding not counted; 0 once it was finished."""
+    canvases: Int[Tensor, " B"]
+    """Canvases the forwards were about: as many as there were, unless drafts are verified."""
+    refused: Commit | None = None
+    """Drafts that were taken back, where that is told."""
 
     @property
     def written(self) -> Int[Tensor, " B"]:

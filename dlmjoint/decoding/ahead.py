@@ -54,18 +54,21 @@ class Ahead:
         memory: CanvasMemory | None,
         forward: int,
         before: "Ahead | None",
+        renew: Bool[Tensor, "B L"] | None = None,
     ) -> "Ahead":
-        """Forward number `forward` of a canvas; `before` is the one before it, of the same rows. One
-        question to the device, whatever the policy."""
+        """Forward number `forward` of a canvas; `before` is the one before it, of the same rows;
+        `renew` says what it renews if that is known. One question to the device, whatever the policy."""
         masked = canvas.masked
         unfinished = masked.any(-1)
         grid = policy.grid(base)
         numbers = None if grid is None else grid.numbers(canvas)
         within = grid.first(canvas) if grid is not None and grid.own else None
-        watch, watched = policy.early.watch(canvas), policy.early.reads(canvas)
+        watched = policy.early.reads(canvas)
         if within is not None:
-            watch, watched = watch & within, None if watched is None else watched & within
-        renew = (policy.cache.renew(canvas, memory, forward) | watch) & unfinished[:, None]
+            watched = None if watched is None else watched & within
+        if renew is None:
+            renew = renewed(canvas, policy, memory, forward, within)
+        renew = renew & unfinished[:, None]
         ends = _block_ends(canvas, grid, numbers)
         writable = masked & renew
         first = _reached(ends, numbers, torch.ones_like(ends[:, 0]))
@@ -114,6 +117,19 @@ class Ahead:
             block=self.block[rows],
             in_block=self.in_block[rows],
         )
+
+
+def renewed(
+    canvas: Canvas,
+    policy: Policy,
+    memory: CanvasMemory | None,
+    forward: int | Int[Tensor, " B"],
+    within: Bool[Tensor, "B L"] | None,
+) -> Bool[Tensor, "B L"]:
+    """The cells whose predictions a forward renews: what the cache says, and what an early rule reads."""
+    watch = policy.early.watch(canvas)
+    watch = watch if within is None else watch & within
+    return policy.cache.renew(canvas, memory, forward) | watch
 
 
 def _block_ends(

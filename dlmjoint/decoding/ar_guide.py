@@ -7,7 +7,7 @@ What comes out is filtered by the guide, so a result belongs beside the guide's 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,9 @@ from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory, Window
 from dlmjoint.models.causal import Autoregressive
 from dlmjoint.types import Canvas, Commit, Prediction
+
+if TYPE_CHECKING:
+    from dlmjoint.decoding.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class ARGuide(Guide):
         """With the model loaded beside the base."""
         return LoadedGuide(Autoregressive.beside(base, self.model, self.dtype), self.accept)
 
-    def begin(self, base: Base, canvas: Canvas) -> Gate:
+    def begin(
+        self, base: Base, canvas: Canvas, policy: "Policy", memory: CanvasMemory | None
+    ) -> Gate:
         """Not before `prepare`."""
         raise RuntimeError("Policy.prepare(base) loads the guide first; generate() does that")
 
@@ -75,7 +80,9 @@ class LoadedGuide(Guide):
         """See `ARGuide.fits`."""
         _fits(self.accept, order, refine)
 
-    def begin(self, base: Base, canvas: Canvas) -> "ARGate":
+    def begin(
+        self, base: Base, canvas: Canvas, policy: "Policy", memory: CanvasMemory | None
+    ) -> "ARGate":
         """A gate with an empty memory."""
         return ARGate(self.model, self.accept)
 
@@ -128,7 +135,7 @@ class NextColumn(CachePolicy):
         return CanvasMemory()
 
     def renew(
-        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int | Int[Tensor, " B"]
     ) -> Bool[Tensor, "B L"]:
         """Everything once, then one column per row."""
         assert memory is not None
@@ -150,16 +157,15 @@ class ARGate(Gate):
         self.settled: Int[Tensor, " B"] | None = None
         """Per row, the first column whose keys may be those of another token."""
 
-    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor | None, Tensor]:
+    def check(self, turn: Turn) -> None:
         """See `Gate.check`: one guide forward for all drafts of a row."""
-        none = torch.zeros_like(turn.passes)
         drafts = turn.drafts
         if drafts is None:
-            return None, none
+            return
         unread = self._unread(turn.canvas, drafts)
         window = self._window(unread)
         if not any(window.columns):  # early rules have finished every row
-            return None, none
+            return
         self.memory.expect(window)
         passed = self._passes(turn, drafts, unread) | ~drafts.written
         # A row keeps what lies before its first refused draft, and its first draft in any case.
@@ -168,7 +174,8 @@ class ARGate(Gate):
         kept = drafts.written & (number <= stop[:, None])
         last = torch.where(kept, drafts.columns, 0).amax(-1)
         self.settled = last if self.settled is None else self.settled.maximum(last)
-        return stop, drafts.written.any(-1).long()
+        turn.guide_passes = turn.guide_passes + drafts.written.any(-1)
+        turn.keep_first(stop)
 
     def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
         """See `Gate.keep`."""

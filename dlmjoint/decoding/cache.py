@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.errors import ConfigError
@@ -31,9 +31,10 @@ class CachePolicy(ABC):
 
     @abstractmethod
     def renew(
-        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int | Int[Tensor, " B"]
     ) -> Bool[Tensor, "B L"]:
-        """The cells to recompute in forward number `forward`; all of them while nothing is held."""
+        """The cells to recompute in forward number `forward` (of every row, if they are not in the same
+        one); all of them while nothing is held."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class NoCache(CachePolicy):
         """Nothing is kept."""
 
     def renew(
-        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int | Int[Tensor, " B"]
     ) -> Bool[Tensor, "B L"]:
         """The whole canvas."""
         return torch.ones_like(canvas.attends)

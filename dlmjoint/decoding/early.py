@@ -90,6 +90,10 @@ class EarlyCommit(ABC):
         return None
 
     @abstractmethod
+    def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
+        """The rows that have masks left and need no further forward."""
+
+    @abstractmethod
     def finish(self, turn: Turn) -> None:
         """Write everything that is left of the rows that are ready."""
 
@@ -97,6 +101,10 @@ class EarlyCommit(ABC):
 @dataclass(frozen=True)
 class Never(EarlyCommit):
     """Every row is decoded to its end."""
+
+    def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
+        """None."""
+        return torch.zeros_like(turn.canvas.attends[:, 0])
 
     def finish(self, turn: Turn) -> None:
         """Nothing."""
@@ -123,6 +131,10 @@ class FirstOf(EarlyCommit):
         """What any of them reads."""
         found = [cells for rule in self.rules if (cells := rule.reads(canvas)) is not None]
         return reduce(torch.bitwise_or, found) if found else None
+
+    def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
+        """Those that any of them finishes."""
+        return reduce(torch.bitwise_or, [rule.ready(turn) for rule in self.rules])
 
     def finish(self, turn: Turn) -> None:
         """One after the other."""

@@ -32,6 +32,10 @@ class EndOfText(EarlyCommit):
         """With the base's end ids."""
         return self if self.end_ids else EndOfText(self.consecutive, base.end_ids)
 
+    def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
+        """Those whose text is finished."""
+        return _ended(turn, self.end_ids, self.consecutive)[0]
+
     def finish(self, turn: Turn) -> None:
         """Fill with the id that ended the text, unless the run forbids it."""
         rows, tokens = _ended(turn, self.end_ids, self.consecutive)
@@ -49,6 +53,10 @@ class AtEnd(EarlyCommit):
     """Ids that end a text."""
     pad_id: int
     """What the rest is filled with."""
+
+    def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
+        """Those whose text is finished."""
+        return _ended(turn, self.end_ids, 1, _behind_anchors(turn.canvas))[0]
 
     def finish(self, turn: Turn) -> None:
         """Pad."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.cache import CachePolicy
@@ -45,7 +45,7 @@ class ExactBlocks(CachePolicy):
         return CanvasMemory(growing=True)
 
     def renew(
-        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int | Int[Tensor, " B"]
     ) -> Bool[Tensor, "B L"]:
         """The row's first block with a mask in it, and what lies before it and was not kept yet."""
         assert memory is not None

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
@@ -21,7 +21,7 @@ class _RefreshedCache(BlockCache):
     """Columns per block (the paper: 32)."""
 
     def renew(
-        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int | Int[Tensor, " B"]
     ) -> Bool[Tensor, "B L"]:
         """Everything in the forward after a block was finished, seen from its columns having been
         masks when they were last computed; else what `within` says."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
@@ -36,16 +36,20 @@ class FreeCache(BlockCache):
             raise ConfigError(f"refresh is {self.refresh}, expected at least 1")
 
     def renew(
-        self, canvas: Canvas, memory: CanvasMemory | None, forward: int
+        self, canvas: Canvas, memory: CanvasMemory | None, forward: int | Int[Tensor, " B"]
     ) -> Bool[Tensor, "B L"]:
         """From the frontier to the canvas's end."""
         assert memory is not None
         everything = torch.ones_like(canvas.attends)
-        if memory.empty or (self.refresh is not None and forward % self.refresh == 0):
+        if memory.empty:
             return everything
         start = Grid(self.block_length).first(canvas)
         if self.delayed:
             # A column that was a mask when computed pulls its whole block back into the window.
             written = self.stale(canvas, memory) & ~canvas.masked
             start = start | self.blocks_with(canvas, written)
-        return start.cumsum(-1) > 0
+        window = start.cumsum(-1) > 0
+        if self.refresh is None:
+            return window
+        number = torch.zeros_like(canvas.tokens[:, 0]) + forward
+        return window | (number % self.refresh == 0)[:, None]

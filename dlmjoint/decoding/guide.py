@@ -1,9 +1,9 @@
-"""Who may send drafts back: a second model that decides how many of a forward's tokens stay."""
+"""Who may send drafts back: what decides how many of a forward's tokens stay."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -12,18 +12,41 @@ from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.models.base import Base
-from dlmjoint.types import Canvas
+from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.types import Canvas, Prediction
+
+if TYPE_CHECKING:
+    from dlmjoint.decoding.policy import Policy
+
+
+@dataclass(frozen=True)
+class Known:
+    """What checking the last drafts has shown of the canvas they left: no forward is needed for it."""
+
+    prediction: Prediction
+    """The base's, about this very canvas."""
+    number: Int[Tensor, " B"]
+    """The forward of decoding token by token that this would be, from 0."""
+    owed: Int[Tensor, " B"] | None = None
+    """The column that must come next, or -1; None: the order chooses in every row."""
+
+    def take(self, rows: Int[Tensor, " R"]) -> "Known":
+        """The same of some rows."""
+        prediction = Prediction(self.prediction.hidden[rows], self.prediction.fresh[rows])
+        owed = None if self.owed is None else self.owed[rows]
+        return replace(self, prediction=prediction, number=self.number[rows], owed=owed)
 
 
 class Gate(ABC):
     """A guide at work on one canvas; it may keep a memory of it."""
 
+    known: Known | None = None
+    """What is known of the canvas as it is now; None: the base must be asked."""
+
     @abstractmethod
-    def check(
-        self, before: Canvas, turn: Turn
-    ) -> tuple[Int[Tensor, " B"] | None, Int[Tensor, " B"]]:
-        """How many of each row's drafts stay (at least one where there is one; None: all of every
-        row's), and the guide's forwards spent on the row. `before` is the canvas without the drafts."""
+    def check(self, turn: Turn) -> None:
+        """Take back the drafts that do not stay (at least one does where there is one), and count what
+        that cost, on the turn."""
 
     @abstractmethod
     def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
@@ -46,21 +69,24 @@ class Guide(ABC):
         return
 
     @abstractmethod
-    def begin(self, base: Base, canvas: Canvas) -> Gate:
-        """A gate for one canvas."""
+    def begin(
+        self, base: Base, canvas: Canvas, policy: "Policy", memory: CanvasMemory | None
+    ) -> Gate:
+        """A gate for one canvas, on which the loop works with this policy and this memory."""
 
 
 @dataclass(frozen=True)
 class NoGuide(Guide, Gate):
     """Every draft stays."""
 
-    def begin(self, base: Base, canvas: Canvas) -> Gate:
+    def begin(
+        self, base: Base, canvas: Canvas, policy: "Policy", memory: CanvasMemory | None
+    ) -> Gate:
         """Itself: there is nothing to remember."""
         return self
 
-    def check(self, before: Canvas, turn: Turn) -> tuple[Tensor | None, Tensor]:
+    def check(self, turn: Turn) -> None:
         """All of them, at no cost."""
-        return None, torch.zeros_like(turn.passes)
 
     def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
         """Nothing was remembered."""

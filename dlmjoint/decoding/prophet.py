@@ -182,19 +182,20 @@ class Prophet(EarlyCommit):
         """The whole region: written cells count too."""
         return self.region.cells(canvas)
 
+    def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
+        """Those whose gap is wide enough."""
+        gap = mean_gap(turn, self.region.cells(turn.canvas))
+        return (gap >= self.threshold.at(self.progress(turn))) & turn.left.any(-1)
+
     def finish(self, turn: Turn) -> None:
         """Fill the rows whose gap is wide enough."""
-        answer = self.region.cells(turn.canvas)
-        gap = mean_gap(turn, answer)
-        rows = (gap >= self.threshold.at(self.progress(turn))) & turn.left.any(-1)
-        self.fill(turn, rows, answer)
+        self.fill(turn, self.ready(turn), self.region.cells(turn.canvas))
 
     def progress(self, turn: Turn) -> Float[Tensor, " B"]:
         """How far each row has come, from 0 to 1."""
         if self.planned is not None:
-            return (
-                torch.full_like(turn.passes, turn.forward + 1, dtype=torch.float64) / self.planned
-            )
+            made = torch.zeros_like(turn.passes, dtype=torch.float64) + turn.forward
+            return (made + 1) / self.planned
         own = WholeResponse().cells(turn.canvas)
         left = (turn.canvas.masked & own).sum(-1)
         return 1 - left.double() / own.sum(-1)

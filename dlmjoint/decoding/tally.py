@@ -23,6 +23,8 @@ class Tally:
     """Forwards of a guiding model a row was in while unfinished."""
     columns: int = 0
     """Canvas columns renewed for the rows that needed them, padding not counted."""
+    canvases: int = 0
+    """Canvases the base's forwards were about: one each, but K where K drafts are verified at once."""
     tokens: int = 0
     """Tokens committed, end-of-text included."""
     text_tokens: int = 0
@@ -58,7 +60,8 @@ class Tally:
             for commit in step.commits
             if commit.writer != "end"
         ]
-        costs = [step.forwards, step.passes, step.guide_passes, step.columns, step.written]
+        costs = [step.forwards, step.passes, step.guide_passes, step.columns]
+        costs += [step.canvases, step.written]
         counts = [cost.sum() for cost in costs] + [
             sum((t.sum() for t in text), costs[0].new_zeros(()))
         ]
@@ -69,7 +72,10 @@ class Tally:
             setattr(self, name, getattr(self, name) + value)
 
 
-_COUNTED = ("base_forwards", "sampler_passes", "guide_passes", "columns", "tokens", "text_tokens")
+_COUNTED = (
+    *("base_forwards", "sampler_passes", "guide_passes", "columns", "canvases"),
+    *("tokens", "text_tokens"),
+)
 """Fields in the order in which they are summed."""
 
 

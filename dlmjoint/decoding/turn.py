@@ -16,7 +16,7 @@ from dlmjoint.decoding.refine import Refine
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import Prefix
 from dlmjoint.random import Noise
-from dlmjoint.types import Canvas, Commit, Prediction
+from dlmjoint.types import Canvas, Commit, Prediction, Step
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Turn:
     refine: Refine
     grid: Grid | None
     noise: Noise
-    forward: int
-    """Number of this forward, from 0."""
+    forward: int | Int[Tensor, " B"]
+    """Number of this forward, from 0; of each row, if drafts are checked several forwards at once."""
     canvas: Canvas
     """As it is now, with this turn's commits."""
     prediction: Prediction
@@ -42,13 +42,31 @@ class Turn:
     watched: Bool[Tensor, "B L"] | None = None
     """Cells whose gap between the two greatest raw logits somebody reads."""
     commits: list[Commit] = field(default_factory=list)
+    refused: Commit | None = None
+    """The drafts that were taken back."""
+    forwards: Int[Tensor, " B"] = field(init=False)
+    """Base forwards spent on each row in this turn."""
+    canvases: Int[Tensor, " B"] = field(init=False)
+    """Canvases they were about."""
+    columns: Int[Tensor, " B"] = field(init=False)
+    """Canvas columns they renewed, padding not counted."""
     passes: Int[Tensor, " B"] = field(init=False)
-    """Sampler passes spent on each row in this turn."""
+    """Sampler passes."""
+    guide_passes: Int[Tensor, " B"] = field(init=False)
+    """Forwards of a guiding model."""
+    told: Prediction = field(init=False)
+    """What the base said about it."""
+    reviewed: bool = field(default=False, init=False)
+    """Whether somebody may have taken drafts back."""
+    before: Canvas = field(init=False)
+    """As it was before the drafts."""
     finished: int = field(default=0, init=False)
     """Rows that were finished in this turn, as far as the host knows."""
 
     def __post_init__(self) -> None:
-        self.passes = torch.zeros_like(self.canvas.tokens[:, 0])
+        none = torch.zeros_like(self.canvas.tokens[:, 0])
+        self.forwards = self.canvases = self.columns = self.passes = self.guide_passes = none
+        self.told = self.prediction
         self._rows = torch.arange(len(self.passes), device=self.passes.device)
         self._seen: Cells | None = None
         self.drafting()
@@ -87,6 +105,10 @@ class Turn:
         if rows is None:
             return self._cells(cells, columns_of(cells, most), self._rows)
         return self._cells(cells[rows], columns_of(cells[rows], most), rows)
+
+    def one(self, columns: Int[Tensor, "B 1"]) -> Cells:
+        """One cell of every row, which may be written if it is a mask."""
+        return self._cells(self.canvas.masked, columns, self._rows)
 
     def _cells(self, cells: Tensor, columns: Tensor, rows: Tensor) -> Cells:
         start = self.canvas.response.start
@@ -163,6 +185,12 @@ class Turn:
         self.canvas = self.canvas.write(commit)
         return commit
 
+    def spend(self, forwards: int, renewed: Bool[Tensor, "B L"]) -> None:
+        """Count a forward of every row (two, where each is asked with and without its prompt)."""
+        self.forwards = self.forwards + forwards
+        self.canvases = self.canvases + forwards
+        self.columns = self.columns + (renewed & self.canvas.attends).sum(-1) * forwards
+
     def improve(self, going: Bool[Tensor, " B"], rows: Int[Tensor, " R"] | None = None) -> None:
         """Renew the prediction after commits, by one sampler pass where there is a sampler: of these
         rows, or of all. It is the rows that are `going` it is spent on; a row that is not, and is not
@@ -224,8 +252,8 @@ class Turn:
             yield *some, self.base.unembed(self.prediction.hidden[some])
 
     def drafting(self) -> None:
-        """From here on commits are drafts: `keep_first` may take them back."""
-        self._before, self._settled = self.canvas, len(self.commits)
+        """From here on commits are drafts: they may be taken back."""
+        self.before, self._settled = self.canvas, len(self.commits)
 
     @property
     def drafts(self) -> Commit | None:
@@ -243,8 +271,27 @@ class Turn:
     def keep_first(self, accepted: Int[Tensor, " B"]) -> None:
         """Take back every draft of a row beyond its number of accepted ones."""
         drafts, self.commits = self.commits[self._settled :], self.commits[: self._settled]
-        self.canvas, before = self._before, torch.zeros_like(accepted)
+        self.reviewed = True
+        self.canvas, before = self.before, torch.zeros_like(accepted)
         for draft in drafts:
             number = before[:, None] + draft.written.cumsum(-1)
             before = number[:, -1]
             self.write(draft.keep(number <= accepted[:, None]))
+
+    def settle(self, commit: Commit, refused: Commit) -> None:
+        """Put this in the place of all drafts; `refused` is what is taken back of them."""
+        self.commits, self.canvas = self.commits[: self._settled], self.before
+        self.refused, self.reviewed = refused, True
+        self.write(commit)
+
+    def step(self, canvas: Canvas, rows: Int[Tensor, " R"]) -> Step:
+        """The finished turn, of all rows of a canvas; those that are not in it cost nothing."""
+        count = len(canvas.tokens)
+        commits, refused = tuple(self.commits), self.refused
+        costs = [self.forwards, self.passes, self.guide_passes, self.columns, self.canvases]
+        if len(rows) < count:
+            commits = tuple(commit.among(rows, count) for commit in commits)
+            refused = None if refused is None else refused.among(rows, count)
+            none = torch.zeros_like(canvas.tokens[:, 0])
+            costs = [none.index_copy(0, rows, cost) for cost in costs]
+        return Step(canvas, commits, *costs, refused)

@@ -107,7 +107,7 @@ class CanvasMemory(Cache):
     @property
     def empty(self) -> bool:
         """Whether nothing was computed yet."""
-        return self.hidden is None
+        return self.clean is None
 
     def keep(self, rows: Int[Tensor, " R"], count: int) -> None:
         """Forget all other rows of `count`, because they are finished. A memory of two rows per canvas
@@ -118,6 +118,7 @@ class CanvasMemory(Cache):
         if not stored:
             return
         rows = torch.cat([rows + first for first in range(0, len(stored[0]), count)])
+        self._cells = None if self._cells is None else self._cells[rows]
         if self.hidden is not None and self.clean is not None:
             self.hidden, self.clean = self.hidden[rows], self.clean[rows]
         for held in (self.keys, self.values):
@@ -210,3 +211,76 @@ class CanvasMemory(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The number of canvas columns held."""
         return 0 if self.empty else self._length
+
+    def branch(self, rows: Int[Tensor, " R"], count: int) -> "Branches":
+        """Continuations of some of the `count` rows, as many of a row as it is named times."""
+        assert self.hidden is not None
+        halves = range(len(self.hidden) // count)
+        return Branches(self, torch.cat([rows + half * count for half in halves]))
+
+    def adopt(
+        self,
+        branches: "Branches",
+        chosen: Int[Tensor, " B"],
+        any_chosen: Bool[Tensor, " B"],
+    ) -> None:
+        """Go on from the chosen branch in every row that has one: what it computed is written here."""
+        assert self.hidden is not None
+        assert self.clean is not None
+        assert branches.hidden is not None
+        assert branches.clean is not None
+        halves = len(self.hidden) // len(chosen)
+        made = len(branches.hidden) // halves
+        chosen = torch.cat([chosen + half * made for half in range(halves)])
+        any_chosen = any_chosen.repeat(halves)
+        self.columns, self._length, self.held = branches.columns, branches._length, branches.held
+        self._computed = branches._computed
+        own = branches._cells
+        self._cells = (
+            any_chosen[:, None].expand(-1, len(self.columns))
+            if own is None
+            else own[chosen] & any_chosen[:, None]
+        )
+        for layer, new in branches.new.items():
+            for held, states in zip((self.keys, self.values), new, strict=True):
+                held[layer] = self._room(held.get(layer), states, axis=2)
+                self._write(held[layer].transpose(1, 2), states[chosen].transpose(1, 2))
+        # The old hidden states live on in a prediction.
+        self.hidden = self._room(self.hidden.clone(), branches.hidden, axis=1)
+        self.clean = self.clean.clone()
+        self._write(self.hidden, branches.hidden[chosen][:, self.columns])
+        self._write(self.clean, branches.clean[chosen][:, self.columns])
+
+
+class Branches(CanvasMemory):
+    """A memory continued several times over, for one forward: branches read what the trunk holds and
+    keep what they compute to themselves. Nothing of the trunk is copied for longer than a layer."""
+
+    def __init__(self, trunk: CanvasMemory, rows: Int[Tensor, " R"]) -> None:
+        super().__init__(trunk.growing)
+        assert trunk.hidden is not None
+        assert trunk.clean is not None
+        self.trunk, self.rows = trunk, rows
+        self.hidden, self.clean = trunk.hidden[rows], trunk.clean[rows]
+        self._computed = trunk._computed
+        self.new: dict[int, tuple[Float[Tensor, "R H W E"], Float[Tensor, "R H W E"]]] = {}
+        """Keys and values of the forward, layer by layer."""
+
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[Tensor, Tensor]:
+        """The trunk's keys and values of a layer, with each branch's own in place."""
+        self.new[layer_idx] = key_states, value_states
+        if self.whole:
+            return key_states, value_states
+        found = []
+        for held, new in ((self.trunk.keys, key_states), (self.trunk.values, value_states)):
+            rows = self._room(held[layer_idx][self.rows], new, axis=2)
+            self._write(rows.transpose(1, 2), new.transpose(1, 2))
+            found.append(rows[:, :, : self.held])
+        return found[0], found[1]

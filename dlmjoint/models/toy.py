@@ -29,6 +29,7 @@ class TableModel(Base):
         self.mask_id = values + 1
         self.vocab_size = self.hidden_size = values + 2
         self.max_length = 64 + joint.ndim
+        self._seen: dict[tuple[int, ...], Tensor] = {}
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     @classmethod
@@ -47,11 +48,16 @@ class TableModel(Base):
         length = canvas.tokens.shape[1]
         hidden = torch.full((len(canvas.tokens), length, self.vocab_size), IMPOSSIBLE)
         for row, response in enumerate(canvas.tokens[:, canvas.response].tolist()):
-            hidden[row, canvas.response] = self._marginals(response)
+            hidden[row, canvas.response] = self._marginals(tuple(response))
         return Prediction(hidden, torch.ones_like(canvas.attends) if renew is None else renew)
 
-    def _marginals(self, response: list[int]) -> Float[Tensor, "N V"]:
+    def _marginals(self, response: tuple[int, ...]) -> Float[Tensor, "N V"]:
         """Log-probability of every token in every column, given the columns already written."""
+        if response not in self._seen:  # of a table that can be enumerated there are few
+            self._seen[response] = self._computed(response)
+        return self._seen[response]
+
+    def _computed(self, response: tuple[int, ...]) -> Float[Tensor, "N V"]:
         rows = torch.full((self.joint.ndim, self.vocab_size), IMPOSSIBLE)
         table = self.joint
         for column, token in enumerate(response):

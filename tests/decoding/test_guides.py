@@ -37,27 +37,31 @@ from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World, sequences
 class OnlyFirst(NoGuide):
     """Lets one draft pass."""
 
-    def begin(self, base: Base, canvas: Canvas) -> Gate:
+    def begin(
+        self, base: Base, canvas: Canvas, policy: Policy, memory: CanvasMemory | None
+    ) -> Gate:
         return self
 
-    def check(self, before: Canvas, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.ones_like(turn.passes), torch.zeros_like(turn.passes)
+    def check(self, turn: Turn) -> None:
+        turn.keep_first(torch.ones_like(turn.passes))
 
 
 @dataclass(frozen=True)
 class BaseItself(NoGuide):
     """Lets pass what the base itself holds most probable."""
 
-    def begin(self, base: Base, canvas: Canvas) -> Gate:
+    def begin(
+        self, base: Base, canvas: Canvas, policy: Policy, memory: CanvasMemory | None
+    ) -> Gate:
         return self
 
-    def check(self, before: Canvas, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
+    def check(self, turn: Turn) -> None:
         drafts = turn.drafts
         assert drafts is not None
         rows = torch.arange(len(drafts.columns))[:, None].expand_as(drafts.columns)
         best = turn.log_probs(rows.flatten(), drafts.columns.flatten()).argmax(-1)
         agreed = (best.view(drafts.tokens.shape) == drafts.tokens) & drafts.written
-        return agreed.sum(-1), torch.zeros_like(turn.passes)
+        turn.keep_first(agreed.sum(-1))
 
 
 def test_a_guide_that_lets_one_draft_pass_equals_left_to_right_argmax(world: World) -> None:

@@ -46,9 +46,11 @@ class AskAgain(Refine):
 class OddRows(EarlyCommit):
     """Finishes every second row at once."""
 
+    def ready(self, turn: Turn) -> torch.Tensor:
+        return torch.tensor([example % 2 == 1 for example in turn.noise.example_ids])
+
     def finish(self, turn: Turn) -> None:
-        odd = torch.tensor([example % 2 == 1 for example in turn.noise.example_ids])
-        self.fill(turn, odd, torch.zeros_like(turn.canvas.attends))
+        self.fill(turn, self.ready(turn), torch.zeros_like(turn.canvas.attends))
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class Turn:
     """Sampler passes."""
     guide_passes: Int[Tensor, " B"] = field(init=False)
     """Forwards of a guiding model."""
+    asked: Canvas = field(init=False)
+    """As it was when the base was asked."""
     told: Prediction = field(init=False)
     """What the base said about it."""
     reviewed: bool = field(default=False, init=False)
@@ -66,7 +68,7 @@ class Turn:
     def __post_init__(self) -> None:
         none = torch.zeros_like(self.canvas.tokens[:, 0])
         self.forwards = self.canvases = self.columns = self.passes = self.guide_passes = none
-        self.told = self.prediction
+        self.asked, self.told = self.canvas, self.prediction
         self._rows = torch.arange(len(self.passes), device=self.passes.device)
         self._seen: Cells | None = None
         self.drafting()

@@ -109,15 +109,12 @@ class Verifying(Gate):
         """See `Gate.check`: one forward about the states that the drafts lead to, in which the base
         says what it writes after each of them. The last state that was reached is known then."""
         number = torch.zeros_like(turn.passes) + turn.forward
-        if turn.drafts is None:
-            self.known = Known(turn.told, number)
-            return
-        drafts = _lined_up(turn.drafts)
+        drafts = _lined_up(turn)
         states = States.of(turn, drafts, number, self.policy, self.memory)
         ahead = Ahead.of(self.speaker, states.canvas, self.policy, None, 0, None, states.renew)
-        if not ahead.rows:  # no draft has left anything to write, so no row has two
+        if not ahead.rows:  # rows are finished, or have had no drafts
             turn.settle(drafts, drafts.keep(drafts.written & False))
-            self.known = None
+            self.known = Known(turn.told, number)
             return
         asked, rows, branches = self._ask(turn, states, ahead)
         ready = self.policy.early.ready(asked)
@@ -171,11 +168,12 @@ class Verifying(Gate):
         number: Int[Tensor, " B"],
     ) -> None:
         """From the state after every row's accepted drafts, where the base was asked about it: else the
-        row is finished, or had no drafts."""
-        last = (accepted - 1).clamp(min=0)[:, None]
+        row is finished, or nothing was written in it."""
+        steps = accepted.maximum(states.filled)
+        last = (steps - 1).clamp(min=0)[:, None]
         place = states.over(rows, torch.arange(len(rows), device=rows.device))
         chosen = place.gather(1, last)[:, 0]
-        was_asked = (states.needed.gather(1, last) & (accepted > 0)[:, None])[:, 0]
+        was_asked = (states.needed.gather(1, last) & (steps > 0)[:, None])[:, 0]
         if branches is not None:
             assert self.memory is not None
             self.memory.adopt(branches, chosen, was_asked)
@@ -192,12 +190,13 @@ class Verifying(Gate):
             refused = accepted < drafts.written.sum(-1)
             column = drafts.columns.gather(1, accepted.clamp(max=states.count - 1)[:, None])[:, 0]
             owed = torch.where(refused, column, -1)
-        self.known = Known(prediction, number + accepted, owed)
+        self.known = Known(prediction, number + steps, owed)
 
 
 @dataclass(frozen=True)
 class States:
-    """What a round's drafts lead to: state s of a row is its canvas with the first s + 1 of them."""
+    """What a round's drafts lead to: state s of a row is its canvas with the first s + 1 of them. A row
+    without any in which an early rule has filled a block has one state."""
 
     canvas: Canvas
     """B times S rows; those that are not needed are finished."""
@@ -209,6 +208,8 @@ class States:
     """Whether the base must be asked about it."""
     checks: Bool[Tensor, "B S"]
     """Whether what it says there decides on a draft."""
+    filled: Int[Tensor, " B"]
+    """1 where that is so."""
     renew: Bool[Tensor, "BS L"] | None
     """What a forward about it renews, where there is a memory."""
 
@@ -236,7 +237,9 @@ class States:
         renew, sound = None, torch.ones_like(unfinished)
         if memory is not None:
             renew, sound = _under_memory(turn, canvases, number, policy, memory)
-        exists = steps <= drafts.written.sum(-1, keepdim=True)
+        made = drafts.written.sum(-1)
+        filled = ((before.tokens != turn.asked.tokens).any(-1) & (made == 0)).long()
+        exists = steps <= made.maximum(filled)[:, None]
         reached = exists & (sound | ~unfinished).long().cumprod(-1).bool()
         needed = reached & unfinished
         checks = needed & torch.nn.functional.pad(reached[:, 1:], (0, 1))
@@ -250,7 +253,7 @@ class States:
             None if before.anchors is None else before.anchors.repeat_interleave(count, 0),
             before.padded,
         )
-        return cls(canvas, count, number, needed, checks, renew)
+        return cls(canvas, count, number, needed, checks, filled, renew)
 
     def over(self, rows: Int[Tensor, " R"], values: Tensor) -> Tensor:
         """A value of some states in a table of all, [B, S]."""
@@ -284,8 +287,12 @@ def _under_memory(
     return torch.stack(renew, 1).flatten(0, 1), torch.stack(sound, 1)
 
 
-def _lined_up(drafts: Commit) -> Commit:
-    """The drafts with every row's own in front, in their order."""
+def _lined_up(turn: Turn) -> Commit:
+    """The drafts with every row's own in front, in their order; at least one place for them."""
+    drafts = turn.drafts
+    if drafts is None:
+        none = torch.zeros_like(turn.canvas.tokens[:, :1])
+        return Commit(none, none, torch.zeros_like(none, dtype=torch.float32), none.bool())
     front = columns_of(drafts.written, drafts.written.shape[1])
     return Commit(
         drafts.columns.gather(1, front),

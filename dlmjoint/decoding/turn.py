@@ -296,4 +296,5 @@ class Turn:
             refused = None if refused is None else refused.among(rows, count)
             none = torch.zeros_like(canvas.tokens[:, 0])
             costs = [none.index_copy(0, rows, cost) for cost in costs]
-        return Step(canvas, commits, *costs, refused)
+        forwards, passes, guide_passes, columns, canvases = costs
+        return Step(canvas, commits, forwards, passes, guide_passes, columns, canvases, refused)

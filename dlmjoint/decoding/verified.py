@@ -272,18 +272,18 @@ def _under_memory(
     whether they can be made at once: nothing that one renews is left by a later one as it is."""
     base, (first, *_) = turn.base, canvases
     assert memory.clean is not None
-    seen = CanvasMemory(memory.growing)
-    seen.clean = memory.clean[: len(first.tokens)]
+    seen, clean = CanvasMemory(memory.growing), memory.clean[: len(first.tokens)]
     own = policy.grid(base)
     computed, renew, sound = torch.zeros_like(first.attends), [], []
     for place, canvas in enumerate(canvases):
         within = own.first(canvas) if own is not None and own.own else None
+        seen.clean = clean
         cells = renewed(canvas, policy, seen, number[:, place], within)
         renew.append(cells)
         cells = base.fed(cells)
         sound.append(~(computed & ~cells).any(-1))
         computed = computed | cells
-        seen.clean = torch.where(cells, ~base.attention.unsettled(canvas), seen.clean)
+        clean = torch.where(cells, ~base.attention.unsettled(canvas), clean)
     return torch.stack(renew, 1).flatten(0, 1), torch.stack(sound, 1)
 
 

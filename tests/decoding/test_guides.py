@@ -117,8 +117,10 @@ def test_a_guides_memory_gives_what_a_fresh_look_at_the_canvas_does(world: World
 
     @dataclass(frozen=True, eq=False)
     class Fresh(LoadedGuide):
-        def begin(self, base: Base, canvas: Canvas) -> Gate:
-            gate = super().begin(base, canvas)
+        def begin(
+            self, base: Base, canvas: Canvas, policy: Policy, memory: CanvasMemory | None
+        ) -> Gate:
+            gate = super().begin(base, canvas, policy, memory)
             gate.memory = Forgetful()
             return gate
 

@@ -30,9 +30,10 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# The API reference, from the docstrings, as pages in build/docs.
+# The site, in build/site; a warning is an error. (Material announces its successor in every build.)
 docs: .venv/.installed
-	$(BIN)/pdoc --docformat google -o build/docs dlmjoint
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'Open build/site/index.html; for its search: $(BIN)/python -m http.server --directory build/site'
 
 clean:
 	rm -rf .venv runs

@@ -1,6 +1,7 @@
 """What the site has beyond the pages in docs/: a page per package, tables of commands and configs, and
 the files of the repository that pages link to. All of it is read, nothing of dlmjoint is imported."""
 
+import ast
 import json
 import posixpath
 import re
@@ -30,15 +31,17 @@ TRAINER = ("dlmjoint.distill.module.Distillation", "dlmjoint.distill.data.Trajec
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The generated pages' places in the navigation."""
-    sections = {name: part for entry in config.nav or [] for name, part in entry.items()}
-    reference = {name: part for entry in sections["Reference"] for name, part in entry.items()}
+    reference = _named(_named(config.nav)["Reference"])
     for package in packages():
         title = package.partition(".")[2] or PACKAGE
         reference["Python"].append({title: f"{API}/{package}.md"})
-    reference["Files"].extend(
-        {path: _page(path) for path in [name]} for name in linked() if _page(name)
-    )
+    reference["Files"] += [{path: page} for path in linked() if (page := _page(path))]
     return config
+
+
+def _named(entries: Any) -> dict[str, Any]:
+    """A level of the navigation, by title."""
+    return {name: part for entry in entries for name, part in entry.items()}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -82,7 +85,7 @@ def packages() -> dict[str, list[str]]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         if not any(part.startswith("_") for part in parts):
             found.setdefault(".".join(parts[:-1]), []).append(".".join(parts))
-    return found
+    return dict(sorted(found.items()))
 
 
 @cache
@@ -151,39 +154,25 @@ def code() -> Any:
     return griffe.load(PACKAGE, search_paths=[str(ROOT)], docstring_parser="google")
 
 
-def _literal(module: str, name: str) -> Any:
-    """A constant of a module, without the module being run."""
-    value = code()[module][name].value
-    return griffe_literal(value)
-
-
-def griffe_literal(value: Any) -> Any:
-    import ast
-
-    node = ast.parse(str(value), mode="eval").body
-    if isinstance(node, ast.Call):
-        node = node.args[0]
-    return ast.literal_eval(node)
+def _constant(name: str) -> dict[str, str]:
+    """A dictionary of the package that is written out, or what a class is made of."""
+    node = ast.parse(str(code()[name].value), mode="eval").body
+    return ast.literal_eval(node.args[0] if isinstance(node, ast.Call) else node)
 
 
 def public() -> str:
     """The names of `dlmjoint` itself, and where each is told of in full."""
-    where = (
-        _literal("__init__", "WHERE")
-        if "__init__" in code().members
-        else griffe_literal(code()["WHERE"].value)
-    )
-    rows = []
-    for name, module in sorted(where.items()):
-        whole = f"{PACKAGE}.{module}.{name}"
-        rows.append(f"| [`{name}`][{whole}] | {_summary(code()[f'{module}.{name}'])} |")
+    rows = [
+        f"| [`{name}`][{PACKAGE}.{module}.{name}] | {_summary(code()[f'{module}.{name}'])} |"
+        for name, module in sorted(_constant("WHERE").items())
+    ]
     return "\n".join(["| name | is |", "|---|---|", *rows])
 
 
 def commands() -> str:
     """Every command's settings."""
     parts = []
-    for verb, where in griffe_literal(code()["verbs.COMMANDS"].value).items():
+    for verb, where in _constant("verbs.COMMANDS").items():
         module, _, function = where.removeprefix(f"{PACKAGE}.").partition(":")
         found = code()[f"{module}.{function}"]
         parts += [f"## dlmjoint {verb}", _told(found), *_settings(found, "")]
@@ -209,7 +198,7 @@ def _settings(found: Any, prefix: str) -> list[str]:
         if parameter.name == "self":
             continue
         default = "**required**" if parameter.default is None else f"`{parameter.default}`"
-        kind = str(parameter.annotation).replace("|", "\\|")
+        kind = parameter.annotation
         words = " ".join(told.get(parameter.name, "").split()).replace("|", "\\|")
         rows.append(f"| `{prefix}{parameter.name}` | `{kind}` | {default} | {words} |")
     return (

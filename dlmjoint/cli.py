@@ -130,7 +130,8 @@ def run(
 
 def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentParser:
     """The parser of a function's settings."""
-    parser = Parser(prog=name, description=(command.__doc__ or "").strip())
+    does, _, _ = (command.__doc__ or "").partition("Args:")
+    parser = Parser(prog=name, description=does.strip())
     parser.add_argument("--config", action="config", help="YAML with any of the settings")
     parser.add_function_arguments(command, sub_configs=True)
     return parser

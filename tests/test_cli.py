@@ -42,6 +42,17 @@ def test_every_command_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -
     assert "--config" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", cli.COMMANDS)
+def test_help_says_what_a_command_does_and_then_lists_its_settings_once(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    before, _, _ = capsys.readouterr().out.partition("options:")
+    assert cli.COMMANDS.summary(verb).split()[0] in before
+    assert "Args:" not in before
+
+
 def test_an_unknown_verb_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert "frobnicate" in _fails(["frobnicate"], capfd)
 

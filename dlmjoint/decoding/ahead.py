@@ -11,6 +11,7 @@ from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory, Window
+from dlmjoint.models.cast import cast
 from dlmjoint.types import Canvas
 
 
@@ -40,8 +41,8 @@ class Ahead:
     """Most cells of any row in the first look."""
     open: tuple[int, ...]
     """open[d]: most cells of any row that may be written after d of this forward's tokens."""
-    window: Window
-    """The columns that are computed."""
+    window: Window | None
+    """The columns that are computed, where a memory must know."""
     last: bool
     """Whether the quota is all that is left of every row, and can be written."""
 
@@ -71,37 +72,43 @@ class Ahead:
         renew = renew & unfinished[:, None]
         ends = _block_ends(canvas, grid, numbers)
         writable = masked & renew
-        first = _reached(ends, numbers, torch.ones_like(ends[:, 0]))
-        left = (writable & first).sum(-1)
-        block = (ends == 0).sum(-1)
-        in_block = torch.zeros_like(block)
-        if before is not None:
+        first = writable
+        if numbers is not None:
+            first = writable & _reached(ends, numbers, torch.ones_like(ends[:, 0]))
+        left, count = first.sum(-1), ends[:, -1]
+        block = torch.zeros_like(count) if numbers is None else (ends == 0).sum(-1)
+        in_block = torch.full_like(count, forward if numbers is None else 0)
+        if before is not None and numbers is not None:
             in_block = torch.where(block == before.block, before.in_block + 1, 0)
-        quota = policy.schedule.commits(forward, left, masked.sum(-1), in_block)
+        quota = policy.schedule.commits(forward, left, count, in_block)
         if within is not None:
             quota = quota.minimum(left)
         apart = not policy.refine.passes and not policy.schedule.adaptive
-        candidates = writable & (_reached(ends, numbers, quota) if apart else first)
+        candidates = writable & _reached(ends, numbers, quota) if apart else first
         seen = candidates if watched is None else candidates | watched
         stuck = (quota > 0) & ~candidates.any(-1)
-        more = (quota < masked.sum(-1)) | (masked & ~renew).any(-1)
+        open_now = left if numbers is None else count - (masked & ~renew).sum(-1)
+        more = quota.minimum(open_now) < count
         depths = 1 if apart or policy.schedule.adaptive else policy.schedule.most(masked.shape[1])
         told = [
             unfinished,
             torch.stack([stuck.any(), more.any(), quota.max(), seen.sum(-1).max()]),
             _open_after(ends, depths),
-            Window.bits(base.fed(renew)),
         ]
+        if memory is not None:
+            told.append(Window.bits(base.fed(renew)))
         sizes = [len(part) for part in told]
-        numbers = iter(torch.cat([part.long() for part in told]).tolist())
-        rows, (stuck_rows, not_last, tokens, most), opened, window = (
+        numbers = iter(torch.cat([cast(part, torch.long) for part in told]).tolist())
+        rows, (stuck_rows, not_last, tokens, most), opened, *window = (
             list(islice(numbers, size)) for size in sizes
         )
+        if len(opened) < depths:  # where there are no blocks, one number tells all
+            opened = [max(opened[0] - written, 0) for written in range(depths)]
         assert not stuck_rows, f"{policy} writes nothing in a forward"
         kept = tuple(row for row, going in enumerate(rows) if going)
         return cls(
             renew, watched, within, candidates, quota, block, in_block, kept, tokens, most,
-            tuple(opened), Window.of_bits(window), not (not_last or policy.schedule.adaptive),
+            tuple(opened), Window.of_bits(*window) if window else None, not (not_last or policy.schedule.adaptive),
         )  # fmt: skip
 
     def take(self, rows: Int[Tensor, " R"]) -> "Ahead":
@@ -127,9 +134,10 @@ def renewed(
     within: Bool[Tensor, "B L"] | None,
 ) -> Bool[Tensor, "B L"]:
     """The cells whose predictions a forward renews: what the cache says, and what an early rule reads."""
-    watch = policy.early.watch(canvas)
-    watch = watch if within is None else watch & within
-    return policy.cache.renew(canvas, memory, forward) | watch
+    renew, watch = policy.cache.renew(canvas, memory, forward), policy.early.watch(canvas)
+    if watch is None:
+        return renew
+    return renew | (watch if within is None else watch & within)
 
 
 def _block_ends(
@@ -146,13 +154,17 @@ def _reached(
     ends: Int[Tensor, "B n"], numbers: Int[Tensor, "B L"] | None, tokens: Int[Tensor, " B"]
 ) -> Bool[Tensor, "B L"]:
     """The columns of the blocks that a row gets to with so many tokens."""
+    if numbers is None:
+        return tokens[:, None] > 0
     before = torch.nn.functional.pad(ends[:, :-1], (1, 0))
-    reached = before < tokens[:, None]
-    return reached if numbers is None else reached.gather(1, numbers)
+    return (before < tokens[:, None]).gather(1, numbers)
 
 
 def _open_after(ends: Int[Tensor, "B n"], depths: int) -> Int[Tensor, " d"]:
-    """Most masks that any row has left in the block it is in after 0, 1, ... tokens."""
+    """Most masks that any row has left in the block it is in after 0, 1, ... tokens; where there is but
+    one block, after none."""
+    if ends.shape[1] == 1:
+        return ends.amax(0)
     written = torch.arange(depths, device=ends.device).expand(len(ends), -1).contiguous()
     block = torch.searchsorted(ends, written, right=True).clamp(max=ends.shape[1] - 1)
     return (ends.gather(1, block) - written).amax(0)

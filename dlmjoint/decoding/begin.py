@@ -33,7 +33,7 @@ def begin_turn(
     if known is not None:
         prediction, forward = known.prediction, known.number
     else:
-        if memory is not None:
+        if memory is not None and ahead.window is not None:
             memory.expect(ahead.window)
         prediction = policy.forward(base, canvas, ahead.renew, memory)
     turn = Turn(

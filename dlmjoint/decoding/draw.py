@@ -11,6 +11,7 @@ from dlmjoint.decoding.look import odds_of
 from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import IMPOSSIBLE, Base
+from dlmjoint.models.cast import cast
 from dlmjoint.random import Noise
 
 CHUNK = 1 << 24
@@ -59,7 +60,7 @@ class Draw:
     def shape(self, logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells V"]:
         """The logits of what is drawn and ranked, float32 and finite: the same distribution as
         `log_probs`. Raw logits in float32 are written over."""
-        logits = logits.float()
+        logits = cast(logits, torch.float32)
         logits.index_fill_(-1, _ids(self.forbid, logits.device), IMPOSSIBLE)
         if self.temperature not in (0, 1):
             logits.div_(self.temperature)

@@ -1,6 +1,7 @@
 """When a row is finished at once, and with what."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -58,7 +59,8 @@ class Coherent(Fill):
         for left in range(most, 0, -self.tokens_per_pass):
             stale, _ = turn.ask((begun & (turn.left & rows[:, None]).any(-1)).long())
             if len(stale):
-                turn.improve(begun & turn.left.any(-1), stale)
+                turn.spend_passes(begun & turn.left.any(-1))
+                turn.improve(stale)
             cells = turn.cells(turn.left & rows[:, None], left, finishing)
             for _ in range(self.tokens_per_pass):
                 one = turn.first(cells, 1)
@@ -80,9 +82,10 @@ class EarlyCommit(ABC):
         """The same rule with ids resolved."""
         return self
 
-    def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
-        """The cells whose predictions the rule reads; a cache renews them whatever else it does."""
-        return torch.zeros_like(canvas.attends)
+    def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
+        """The cells whose predictions the rule reads; a cache renews them whatever else it does. None:
+        it reads none."""
+        return None
 
     def reads(self, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
         """The cells whose gap between the two greatest raw logits the rule reads, written or not; None:
@@ -120,17 +123,13 @@ class FirstOf(EarlyCommit):
         """All of them prepared."""
         return FirstOf(tuple(rule.prepare(base) for rule in self.rules))
 
-    def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
+    def watch(self, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
         """What any of them reads."""
-        found = torch.zeros_like(canvas.attends)
-        for rule in self.rules:
-            found |= rule.watch(canvas)
-        return found
+        return _any(rule.watch(canvas) for rule in self.rules)
 
     def reads(self, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
         """What any of them reads."""
-        found = [cells for rule in self.rules if (cells := rule.reads(canvas)) is not None]
-        return reduce(torch.bitwise_or, found) if found else None
+        return _any(rule.reads(canvas) for rule in self.rules)
 
     def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
         """Those that any of them finishes."""
@@ -140,3 +139,8 @@ class FirstOf(EarlyCommit):
         """One after the other."""
         for rule in self.rules:
             rule.finish(turn)
+
+
+def _any(cells: Iterable[Bool[Tensor, "B L"] | None]) -> Bool[Tensor, "B L"] | None:
+    known = [some for some in cells if some is not None]
+    return reduce(torch.bitwise_or, known) if known else None

@@ -63,9 +63,14 @@ class Look:
         return (1 - self.second) / (1 + self.others)
 
     @cached_property
+    def certainty(self) -> Float[Tensor, "*cells"]:
+        """Minus the entropy, nats."""
+        return self.spread / (1 + self.others) - self.others.log1p()
+
+    @property
     def entropy(self) -> Float[Tensor, "*cells"]:
         """Nats."""
-        return self.others.log1p() - self.spread / (1 + self.others)
+        return -self.certainty
 
     def at(self, index: Int[Tensor, "B M"]) -> "Look":
         """Some cells of every row."""

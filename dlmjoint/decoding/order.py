@@ -31,7 +31,7 @@ class LowEntropy(Order):
 
     def rank(self, cells: Cells, noise: Noise) -> Tensor:
         """Minus the entropy, nats."""
-        return -cells.look.entropy
+        return cells.look.certainty
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Turn:
     def first(self, cells: Cells, count: int) -> Cells:
         """The first `count` open cells of every row in the order in which they are written; behind
         them come cells that are not open."""
-        rank = self.order.rank(cells, self.noise).double().masked_fill(~cells.open, -torch.inf)
+        rank = self.order.rank(cells, self.noise).masked_fill(~cells.open, -torch.inf)
         if count == 1:
             return cells.at(rank.argmax(-1, keepdim=True))
         best = rank.sort(dim=-1, descending=True, stable=True).indices
@@ -193,10 +193,13 @@ class Turn:
         self.canvases = self.canvases + forwards
         self.columns = self.columns + (renewed & self.canvas.attends).sum(-1) * forwards
 
-    def improve(self, going: Bool[Tensor, " B"], rows: Int[Tensor, " R"] | None = None) -> None:
+    def spend_passes(self, times: Int[Tensor, " B"] | Bool[Tensor, " B"]) -> None:
+        """Count what `improve` costs, so many times for each row."""
+        self.passes = self.passes + self.refine.passes * times
+
+    def improve(self, rows: Int[Tensor, " R"] | None = None) -> None:
         """Renew the prediction after commits, by one sampler pass where there is a sampler: of these
-        rows, or of all. It is the rows that are `going` it is spent on; a row that is not, and is not
-        among `rows`, keeps its prediction."""
+        rows, or of all."""
         old = self.prediction
         known = old if rows is None else Prediction(old.hidden[rows], old.fresh[rows])
         canvas = self.canvas if rows is None else self.canvas.select(rows)
@@ -204,7 +207,6 @@ class Turn:
         if self.prefix is not None:
             kept = (self.prefix if rows is None else self.prefix.take(rows),)
         renewed = self.refine(self.base, known, canvas, *kept)
-        self.passes = self.passes + self.refine.passes * going
         if renewed is known:
             return
         hidden = renewed.hidden

@@ -7,6 +7,7 @@ from dlmjoint.decoding.ahead import Ahead
 from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.schedule import Schedule
+from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 
 
@@ -18,8 +19,10 @@ def write_tokens(turn: Turn, policy: Policy, ahead: Ahead) -> None:
     """
     if not ahead.tokens:  # Dream's own schedule has forwards that write nothing
         return
-    quota = ahead.quota.minimum(turn.left.sum(-1))
-    cells = turn.cells(ahead.candidates & turn.canvas.masked, ahead.seen)
+    quota, candidates = ahead.quota, ahead.candidates
+    if turn.commits:  # by an early rule
+        quota, candidates = quota.minimum(turn.left.sum(-1)), candidates & turn.canvas.masked
+    cells = turn.cells(candidates, ahead.seen)
     write = _as_allowed if policy.schedule.adaptive else _as_planned
     write(turn, policy, ahead, quota, cells)
 
@@ -30,15 +33,15 @@ def _as_planned(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: 
         chosen = turn.first(cells, min(ahead.tokens, cells.columns.shape[1]))
         turn.commit(chosen.opened(chosen.open & (_steps(chosen) < quota[:, None])))
         return
-    for depth in range(ahead.tokens):
-        going = quota > depth
-        if depth > 0:
-            opened = turn.open() & going[:, None]
-            turn.improve(opened.any(-1))
-            cells = turn.cells(opened, ahead.open[depth])
-        chosen = turn.first(cells, 1)
-        writer = policy.refine.writer if depth else "base"
-        turn.commit(chosen.opened(chosen.open & going[:, None]), writer)
+    going = (quota[:, None] > sent(tuple(range(ahead.tokens)), quota.device)).split(1, dim=-1)
+    turn.commit(turn.first(cells.opened(cells.open & going[0]), 1))
+    for depth in range(1, ahead.tokens):
+        turn.improve()
+        cells = turn.cells(turn.open() & going[depth], ahead.open[depth])
+        turn.commit(turn.first(cells, 1), policy.refine.writer)
+    refined = turn.commits[-ahead.tokens :][1:]
+    if refined:  # each of these tokens took a pass
+        turn.spend_passes(torch.cat([commit.written for commit in refined], dim=1).sum(-1))
 
 
 def _as_allowed(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: Cells) -> None:
@@ -75,7 +78,8 @@ def _as_allowed(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: 
             return
         going = opened.any(-1)
         if policy.refine.passes:
-            turn.improve(going, rows)
+            turn.improve(rows)
+            turn.spend_passes(going)
         cells = turn.cells(opened, most, rows)
 
 

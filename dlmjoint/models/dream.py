@@ -18,6 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
 )
 
 from dlmjoint.models.generation import CustomGeneration
+from dlmjoint.models.norm import fuse_norms
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 
@@ -38,6 +39,7 @@ class DreamNetwork(Qwen2PreTrainedModel, CustomGeneration):
     def __init__(self, config: DreamConfig) -> None:
         super().__init__(config)
         self.model = Qwen2Model(config)
+        fuse_norms(self.model)
         for block in self.model.layers:
             bidirectional(block)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -81,7 +83,7 @@ class Dream(TransformerBase):
     @classmethod
     def new_block(cls, config: DreamConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `Base.new_block`."""
-        return bidirectional(Qwen2DecoderLayer(config, layer_idx=0))
+        return bidirectional(fuse_norms(Qwen2DecoderLayer(config, layer_idx=0)))
 
     @classmethod
     def new_rotary(cls, config: DreamConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -19,6 +19,7 @@ from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.attention import as_mask
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory, Prefix
+from dlmjoint.models.cast import cast
 from dlmjoint.models.files import ModelFiles, differences, refuse_pickles
 from dlmjoint.models.layout import Layout, View
 from dlmjoint.models.load import Loading, find_family, load_base, outside
@@ -130,7 +131,7 @@ class JointSampler(PreTrainedModel):
         hidden, inputs = self._inputs(embedding, hidden)
         mask, rotary = self._view(inputs, positions, attends, padded)
         update = self.block(inputs, attention_mask=mask, position_embeddings=rotary)
-        renewed = hidden + self.gain(update.to(hidden.dtype))
+        renewed = hidden + self.gain(cast(update, hidden.dtype))
         return renewed if renew is None else torch.where(renew[..., None], renewed, hidden)
 
     def read(
@@ -195,9 +196,9 @@ class JointSampler(PreTrainedModel):
         # One type from end to end: the base may be in a smaller one, and so are products in mixed
         # precision, where a norm of weights in another type than its input's has no fused kernel.
         dtype = self.project.weight.dtype
-        embedding, hidden = embedding.to(dtype), hidden.to(dtype)
+        embedding, hidden = cast(embedding, dtype), cast(hidden, dtype)
         inputs = torch.cat([self.norm_embedding(embedding), self.norm_hidden(hidden)], dim=-1)
-        return hidden, self.project(inputs).to(dtype)
+        return hidden, cast(self.project(inputs), dtype)
 
     @classmethod
     def over(

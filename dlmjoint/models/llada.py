@@ -24,6 +24,7 @@ from transformers.models.llama.modeling_llama import (
 
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.generation import CustomGeneration
+from dlmjoint.models.norm import fuse_norms
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 NAMES = {
@@ -124,6 +125,7 @@ class LladaNetwork(LlamaPreTrainedModel, CustomGeneration):
     def __init__(self, config: LladaConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)  # pyright: ignore[reportArgumentType]  Llama's names are there
+        fuse_norms(self.model)
         for block in self.model.layers:
             bidirectional(block)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -173,7 +175,7 @@ class Llada(TransformerBase):
     @classmethod
     def new_block(cls, config: LladaConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `Base.new_block`."""
-        return bidirectional(LlamaDecoderLayer(config, layer_idx=0))  # pyright: ignore[reportArgumentType]
+        return bidirectional(fuse_norms(LlamaDecoderLayer(config, layer_idx=0)))  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def new_rotary(cls, config: LladaConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]

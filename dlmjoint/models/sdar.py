@@ -20,6 +20,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.attention import Attention
 from dlmjoint.models.generation import CustomGeneration
+from dlmjoint.models.norm import fuse_norms
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 
@@ -41,6 +42,7 @@ class SdarNetwork(Qwen3PreTrainedModel, CustomGeneration):
     def __init__(self, config: SdarConfig) -> None:
         super().__init__(config)
         self.model = Qwen3Model(config)
+        fuse_norms(self.model)
         for block in self.model.layers:
             bidirectional(block)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -98,7 +100,7 @@ class Sdar(TransformerBase):
     @classmethod
     def new_block(cls, config: SdarConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `Base.new_block`."""
-        return bidirectional(Qwen3DecoderLayer(config, layer_idx=0))
+        return bidirectional(fuse_norms(Qwen3DecoderLayer(config, layer_idx=0)))
 
     @classmethod
     def new_rotary(cls, config: SdarConfig) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]

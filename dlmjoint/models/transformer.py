@@ -15,6 +15,7 @@ from dlmjoint.errors import LoadError
 from dlmjoint.models.attention import Attention, as_mask
 from dlmjoint.models.base import Base
 from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.cast import cast
 from dlmjoint.models.layout import Layout, View
 from dlmjoint.types import Canvas, Prediction
 
@@ -179,11 +180,11 @@ class TransformerBase(Base):
         if memory is None:
             if renew is not None and not bool(renew.all()):
                 raise ValueError("renewing some cells needs a memory for the others")
-            return Prediction(self._align(self._run(canvas), canvas.attends), fresh)
+            return Prediction(self._align(self._run(canvas), canvas), fresh)
         memory.begin(self.fed(fresh))
         memory.store(self._run(canvas, memory), self.attention.unsettled(canvas))
         assert memory.hidden is not None
-        return Prediction(self._align(memory.hidden, canvas.attends), fresh)
+        return Prediction(self._align(memory.hidden, canvas), fresh)
 
     def fed(self, renew: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """The cells whose outputs are about the renewed ones."""
@@ -236,11 +237,10 @@ class TransformerBase(Base):
                 use_cache=memory is not None,
             )
         # Back to the canvas's device: a `device_map` may have left the last layer on another.
-        return model.norm(hidden).to(tokens.device)
+        hidden = model.norm(hidden)
+        return hidden if hidden.device == tokens.device else hidden.to(tokens.device)
 
-    def _align(
-        self, raw: Float[Tensor, "B L D"], attends: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L D"]:
+    def _align(self, raw: Float[Tensor, "B L D"], canvas: Canvas) -> Float[Tensor, "B L D"]:
         """Move each output to the column it is about.
 
         The first real column has no predecessor and keeps its own output: a dummy, as in Dream's
@@ -249,6 +249,9 @@ class TransformerBase(Base):
         if self.shift == 0:
             return raw
         previous = torch.cat([raw[:, :1], raw[:, :-1]], dim=1)
+        if canvas.padded is False:
+            return previous
+        attends = canvas.attends
         has_previous = torch.cat([attends[:, :1] & False, attends[:, :-1]], dim=1)
         return torch.where(has_previous[..., None], previous, raw)
 
@@ -258,7 +261,8 @@ class TransformerBase(Base):
 
     def unembed(self, hidden: Float[Tensor, "*cells D"]) -> Float[Tensor, "*cells V"]:
         """See `Base.unembed`; in the base's own dtype, whatever the sampler's."""
-        return self.network.lm_head(hidden.to(self.dtype)).to(hidden.device)
+        logits = self.network.lm_head(cast(hidden, self.dtype))
+        return logits if logits.device == hidden.device else logits.to(hidden.device)
 
     @property
     def fingerprint(self) -> str:

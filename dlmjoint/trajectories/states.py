@@ -61,7 +61,7 @@ def write_recorded(turn: Turn, part: Sequence[Trajectory], step: int) -> None:
     _, columns = cells(turn, part, step)
     tokens = torch.stack([t.response[t.order[step]] for t in part]).to(columns.device)
     turn.write(Commit.of_rows(columns, tokens))
-    turn.improve(torch.ones_like(tokens, dtype=torch.bool))
+    turn.improve()
 
 
 def _at(blank: Canvas, part: Sequence[Trajectory], step: int) -> Canvas:

@@ -42,6 +42,10 @@ def test_no_decoder_asks_the_device_more_often_than_the_table_says(name: str) ->
         assert _counted(name)["waits"] <= most
 
 
+def test_four_joint_tokens_take_half_the_operations_they_took() -> None:
+    assert _counted("joint K=4")["operations"] <= 1158 / 2
+
+
 @pytest.mark.parametrize("name", DRAWS_LITTLE)
 def test_a_forward_writes_at_most_four_times_its_logits(name: str) -> None:
     assert _counted(name)["vocabulary"] <= 4

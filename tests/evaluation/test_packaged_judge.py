@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from dlmjoint.errors import LoadError
-from dlmjoint.evaluation.judges import packaged as packaged_judge
-from dlmjoint.evaluation.judges.judge import readable, version
-from dlmjoint.evaluation.judges.packaged import PACKAGED, Packaged, source
+from dlmjoint.evaluation.judges import judge as packaged_judge
+from dlmjoint.evaluation.judges.judge import PACKAGED, Packaged, readable, source, version
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ from dlmjoint.evaluation.running.batch import decode_batch
 from dlmjoint.evaluation.running.plan import limited
 from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.running.sharding import Processes
-from dlmjoint.evaluation.scoring.aup import Point, area, aup
-from dlmjoint.evaluation.scoring.families import families
+from dlmjoint.evaluation.scoring.aup import Point, area, aup, families
 from dlmjoint.evaluation.scoring.score import fill_cache, score
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise

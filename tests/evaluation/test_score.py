@@ -10,7 +10,7 @@ from dlmjoint.errors import ConfigError, DataError, MismatchError
 from dlmjoint.evaluation import commands
 from dlmjoint.evaluation.running import settings
 from dlmjoint.evaluation.running.run import run
-from dlmjoint.evaluation.scoring.families import family
+from dlmjoint.evaluation.scoring.aup import family
 from dlmjoint.evaluation.scoring.score import score
 from dlmjoint.evaluation.telling.report import compare, report
 from dlmjoint.evaluation.telling.table import Cell

@@ -17,12 +17,14 @@ def share(flags: Sequence[bool]) -> Score:
     """The share of true flags with Wilson's interval."""
     if not flags:
         raise DataError("there is nothing to take a share of")
-    interval = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
-    value = sum(flags) / len(flags)
+    return wilson(sum(flags), len(flags))
+
+
+def wilson(true: int, n: int) -> Score:
+    """A share of n with Wilson's interval."""
+    low, high = binomtest(true, n).proportion_ci(method="wilson")
     # At a share of 0 or 1 rounding may leave the interval 1e-17 beside it.
-    return Score(
-        value, min(float(interval.low), value), max(float(interval.high), value), len(flags)
-    )
+    return Score(true / n, min(float(low), true / n), max(float(high), true / n), n)
 
 
 def resamples(n: int, times: int = RESAMPLES, seed: int = 0) -> Int[np.ndarray, "times n"]:
@@ -38,6 +40,10 @@ def ratio(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"], seed: 
     weights = resamples(n, seed=seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (weights @ sums) / (weights @ counts)
-    value = float(sums.sum() / counts.sum())
-    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return spread_about(float(sums.sum() / counts.sum()), means, n)
+
+
+def spread_about(value: float, resampled: Float[np.ndarray, " times"], n: int) -> Score:
+    """A value of n examples with the percentile interval of its resamples, those of nothing apart."""
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
     return Score(value, min(float(low), value), max(float(high), value), n)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
 from dlmjoint.errors import DataError
-from dlmjoint.evaluation.metrics.intervals import RESAMPLES, ratio, resamples, share
+from dlmjoint.evaluation.metrics.intervals import RESAMPLES, ratio, resamples, share, spread_about
 from dlmjoint.evaluation.records import Score
 
 
@@ -88,13 +88,9 @@ class Ratios(Values):
             spread = other._means(weights) - self._means(weights)
         spread = spread[np.isfinite(spread)]
         value = float(other.sums.sum() / other.counts.sum() - self.sums.sum() / self.counts.sum())
-        low, high = (float(end) for end in np.percentile(spread, [2.5, 97.5]))
         rarer = min(int((spread <= 0).sum()), int((spread >= 0).sum()))
-        return Difference(
-            Score(value, min(low, value), max(high, value), len(self.sums)),
-            min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1)),
-            "bootstrap",
-        )
+        p_value = min(1.0, 2 * (rarer + 1) / (RESAMPLES + 1))
+        return Difference(spread_about(value, spread, len(self.sums)), p_value, "bootstrap")
 
     def _means(self, weights: Int[np.ndarray, "times n"]) -> Float[np.ndarray, " times"]:
         return (weights @ self.sums) / (weights @ self.counts)

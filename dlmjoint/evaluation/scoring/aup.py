@@ -11,21 +11,37 @@ theirs is the best of all methods they compare: values of two runs compare only 
 Tokens per forward count all tokens written, end-of-text too, as everywhere in scores.json.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from dlmjoint.evaluation.metrics.intervals import resamples
-from dlmjoint.evaluation.records import Score
-from dlmjoint.evaluation.scoring.families import families
+from dlmjoint.evaluation.metrics.intervals import resamples, spread_about
 
 ALPHA = 3.0
 """How fast a lost share of accuracy loses weight."""
 TOLERATED = 5.0
 """Percentage points below the slowest point at which a point still counts."""
+
+
+def family(decoder: str) -> str:
+    """The name without its K: `joint-k4` is of the family `joint`, `joint-k4+cache` of
+    `joint+cache`."""
+    return re.sub(r"-k\d+", "", decoder, count=1)
+
+
+def families(names: Iterable[str], exact: str | None) -> dict[str, list[str]]:
+    """The decoders of every family of two or more, the exact one first."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if family(name) != name:
+            found.setdefault(family(name), []).append(name)
+    if exact is not None and family(exact) == exact:
+        found = {key: [exact, *members] for key, members in found.items()}
+    return {key: members for key, members in found.items() if len(members) > 1}
 
 
 @dataclass(frozen=True)
@@ -56,12 +72,11 @@ def aup(points: Mapping[str, Point], exact: str | None) -> dict[str, dict[str, A
         [(weights @ points[m].tokens) / (weights @ points[m].forwards) for m in everyone], axis=1
     )
     found = {}
-    for family, members in names.items():
+    for method, members in names.items():
         at = [everyone.index(member) for member in members]
         areas = [area(r[at], y[at], y.max()) for r, y in zip(speed, accuracy, strict=True)]
-        value, (low, high) = areas[0], np.percentile(areas[1:], [2.5, 97.5])
-        score = Score(value, min(float(low), value), max(float(high), value), n)
-        found[family] = score.to_json() | {"decoders": members}
+        score = spread_about(areas[0], np.array(areas[1:]), n)
+        found[method] = score.to_json() | {"decoders": members}
     return found
 
 

@@ -16,11 +16,9 @@ class ArcChallenge(MultipleChoice):
     letters: ClassVar[str] = "ABCDE"
 
     name: str = "arc_challenge"
-    """Stands in file names and in scores.json."""
     n: int = 1172
     """Number of questions, from the first on; the test split has 1,172."""
     max_new_tokens: int = 64
-    """Columns of the response."""
     source: str = "allenai/ai2_arc"
     """Hub id of a data set, or a local .json, .jsonl or .parquet file."""
     subset: str | None = "ARC-Challenge"

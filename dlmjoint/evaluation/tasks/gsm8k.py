@@ -30,15 +30,11 @@ class GSM8K(DatasetQuestions):
     needed: ClassVar[tuple[str, ...]] = ("question", "answer")
 
     name: str = "gsm8k"
-    """Stands in file names and in scores.json."""
     n: int = 1319
     """Number of problems, from the first on; the test split has 1,319."""
     max_new_tokens: int = 256
-    """Columns of the response."""
     source: str = "openai/gsm8k"
-    """Hub id of a data set, or a local .json, .jsonl, .csv or .parquet file."""
     subset: str | None = "main"
-    """The hub data set's configuration; a local file has none."""
     conclusion: str | None = None
     """How worked examples state their number. Null shows the solutions as they are: calculator
     notes, and `#### 72` on the last line. A text such as "The answer is" makes a chain of thought of

@@ -29,17 +29,14 @@ class HumanEval(CodeQuestions):
     needed: ClassVar[tuple[str, ...]] = ("prompt", "test", "entry_point")
 
     name: str = "humaneval"
-    """Stands in file names and in scores.json."""
     n: int = 164
     """Number of functions, from the first on; there are 164."""
     max_new_tokens: int = 512
-    """Columns of the response."""
     source: str = "openai/openai_humaneval"
     """Hub id of a data set, or a local .json, .jsonl, .csv or .parquet file, packed as .gz or not."""
     before: str = ""
     """Written before a function; in a chat, what to do with it."""
     after: str = ""
-    """Written after a function."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

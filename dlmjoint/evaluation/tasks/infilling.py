@@ -26,7 +26,6 @@ class Infilling(Task):
     """
 
     name: str = "infilling"
-    """Stands in file names and in scores.json."""
     n: int = 500
     """Number of functions, the first of the split that fit."""
     max_new_tokens: int = 47

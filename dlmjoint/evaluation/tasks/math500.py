@@ -42,18 +42,14 @@ class Math500(DatasetQuestions):
     optional: ClassVar[tuple[str, ...]] = ("solution",)
 
     name: str = "math500"
-    """Stands in file names and in scores.json."""
     n: int = 500
     """Number of problems, from the first on; there are 500."""
     max_new_tokens: int = 512
-    """Columns of the response."""
     source: str = "HuggingFaceH4/MATH-500"
     """Hub id of a data set, or a local .json, .jsonl, .csv or .parquet file. It has no training
     split: for worked examples, name a shots_source."""
     before: str = "Problem:\n"
-    """Written before a question."""
     after: str = "\n\nSolution:"
-    """Written after a question."""
 
     def examples(self) -> list[Example]:
         """The problems. Raises ConfigError where answers could not be compared."""

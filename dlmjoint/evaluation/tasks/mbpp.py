@@ -28,22 +28,16 @@ class MBPP(CodeQuestions):
     optional: ClassVar[tuple[str, ...]] = ("code", "test_setup_code", "test_imports")
 
     name: str = "mbpp"
-    """Stands in file names and in scores.json."""
     n: int = 500
     """Number of functions, from the first on; the test split has 500."""
     max_new_tokens: int = 512
-    """Columns of the response."""
     source: str = "google-research-datasets/mbpp"
-    """Hub id of a data set, or a local .json, .jsonl, .csv or .parquet file."""
     subset: str | None = "full"
     """The hub data set's configuration; `sanitized` calls the column `text` `prompt`: set
     `columns: {text: prompt}`."""
     shots_split: str = "prompt"
-    """Split of worked examples, of a hub data set."""
     before: str = "You are an expert Python programmer, and here is your task: "
-    """Written before a question."""
     after: str = f"\n{BEGIN}\n"
-    """Written after a question."""
 
     def question_of(self, row: dict[str, Any]) -> Question:
         """A sentence and the tests, and a program between the marks."""

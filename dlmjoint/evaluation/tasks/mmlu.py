@@ -20,11 +20,9 @@ class MMLU(MultipleChoice):
     letters: ClassVar[str] = "ABCD"
 
     name: str = "mmlu"
-    """Stands in file names and in scores.json."""
     n: int = 14042
     """Number of questions, from the first on; the test split has 14,042."""
     max_new_tokens: int = 64
-    """Columns of the response."""
     source: str = "cais/mmlu"
     """Hub id of a data set, or a local .json, .jsonl or .parquet file."""
     subset: str | None = "all"

@@ -20,7 +20,6 @@ class Unconditional(Task):
     """Samples that start from the beginning-of-text id alone."""
 
     name: str = "unconditional"
-    """Stands in file names and in scores.json."""
     n: int = 1000
     """Number of samples; MAUVE asks for at least 500."""
     max_new_tokens: int = CANVAS - 1

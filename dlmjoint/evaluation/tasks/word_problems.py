@@ -13,9 +13,7 @@ class WordProblems(Graded):
     """Questions of a stream no model was trained on, graded by the number after `####`."""
 
     name: str = "word_problems"
-    """Stands in file names and in scores.json."""
     n: int = 500
-    """Number of problems."""
     max_new_tokens: int = LONGEST_SOLUTION
     """Columns of the response; the default holds the longest solution and its end-of-text."""
     draw: Draw | None = field(default_factory=lambda: Draw(temperature=0.0))
@@ -23,7 +21,6 @@ class WordProblems(Graded):
     stream: int = TEST_SEED
     """Which stream of problems; 0 is the training stream, 1 the held-out one."""
     opening: str = "<|beginoftext|>"
-    """Written before the question."""
 
     def examples(self) -> list[Example]:
         """The first n problems of the stream."""

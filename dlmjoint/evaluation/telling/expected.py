@@ -2,7 +2,7 @@
 outside its bands has still done its work."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -12,10 +12,10 @@ import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
-from scipy.stats import binomtest
 
 from dlmjoint.disk.provenance import write_json
 from dlmjoint.errors import ConfigError
+from dlmjoint.evaluation.metrics.intervals import wilson
 
 VERDICTS = "verdicts.json"
 AGAIN = "two independent runs; the same seed, versions and machine give the very numbers"
@@ -153,7 +153,17 @@ class Verdict:
 
 def judge(expected: Expected, scores: Mapping[str, Any]) -> list[Verdict]:
     """Every published number beside the one in the content of a scores.json."""
-    return list(_verdicts(expected, scores["decoders"]))
+    found, decoders = [], scores["decoders"]
+    for part in expected.numbers:
+        for decoder in part.rows:
+            value, n = _measured(part, decoders, decoder)
+            if part.over is not None and value is not None:
+                whole, _ = _measured(part, decoders, part.over)
+                value = None if whole is None else value / whole
+            told, band = part.published(decoder).value, part.band(decoder, n)
+            one = Verdict(decoder, part.metric, part.task, part.over, told, *band, value, n)
+            found.append(one)
+    return found
 
 
 def expected_of(
@@ -223,40 +233,11 @@ def table(verdicts: Sequence[Verdict]) -> RichTable:
     for name in ("published", "band", *(("measured", "n", "verdict") if measured else ())):
         drawn.add_column(name, justify="right", no_wrap=True)
     for one in verdicts:
-        found = (
-            "" if one.measured is None else f"{one.measured:.4g}",
-            "" if one.n is None else f"{one.n:,}",
-            one.word,
-        )
-        drawn.add_row(
-            one.decoder,
-            one.number,
-            f"{one.published:.4g}",
-            f"{one.low:.3f}–{one.high:.3f}",
-            *(found if measured else ()),
-        )
+        said = "" if one.measured is None else f"{one.measured:.4g}"
+        found = (said, "" if one.n is None else f"{one.n:,}", one.word) if measured else ()
+        band = f"{one.low:.3f}–{one.high:.3f}"
+        drawn.add_row(one.decoder, one.number, f"{one.published:.4g}", band, *found)
     return drawn
-
-
-def _verdicts(expected: Expected, decoders: Mapping[str, Any]) -> Iterator[Verdict]:
-    for part in expected.numbers:
-        for decoder in part.rows:
-            value, n = _measured(part, decoders, decoder)
-            if part.over is not None and value is not None:
-                whole, _ = _measured(part, decoders, part.over)
-                value = None if whole is None else value / whole
-            low, high = part.band(decoder, n)
-            yield Verdict(
-                decoder=decoder,
-                metric=part.metric,
-                task=part.task,
-                over=part.over,
-                published=part.published(decoder).value,
-                low=low,
-                high=high,
-                measured=value,
-                n=n,
-            )
 
 
 def _measured(
@@ -274,6 +255,5 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     """The interval of a share that was published rounded."""
     if not 0 <= share <= 1:
         raise ConfigError(f"{share} of n={n} is no share: give its interval, or leave n out")
-    interval = binomtest(round(share * n), n).proportion_ci(method="wilson")
-    middle = round(share * n) / n
-    return share - (middle - float(interval.low)), share + (float(interval.high) - middle)
+    about = wilson(round(share * n), n)
+    return share - (about.value - about.low), share + (about.high - about.value)

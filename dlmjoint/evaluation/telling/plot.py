@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from dlmjoint.evaluation.scoring.families import family
-from dlmjoint.evaluation.telling.table import heading
+from dlmjoint.evaluation.scoring.aup import family
+from dlmjoint.evaluation.telling.table import Rows, heading, measured
 
 PANELS = ("mauve", "agreement_item", "accuracy")
 """Metrics of the picture, where they were measured."""
@@ -25,9 +25,6 @@ SIZE = (4.6, 3.5)
 """Of a panel, in inches."""
 ROOM = 8
 """Families whose names fit into a panel; more stand below."""
-
-Rows = Mapping[str, Mapping[str, Any]]
-"""Decoders' parts of one or several scores.json."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +80,6 @@ def draw_quality(scores: Mapping[str, Any], path: Path) -> bool:
 def numbered(rows: Rows) -> dict[str, int]:
     """The families of decoders, and the number that says how each is drawn."""
     return {name: number for number, name in enumerate(dict.fromkeys(map(family, rows)))}
-
-
-def measured(rows: Rows) -> list[tuple[str, str]]:
-    """Every task and metric that some decoder has."""
-    return list(
-        dict.fromkeys(
-            (task, metric)
-            for part in rows.values()
-            for task, metrics in part["tasks"].items()
-            for metric in metrics
-        )
-    )
 
 
 def titled(task: str, metric: str) -> str:

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+Rows = Mapping[str, Mapping[str, Any]]
+"""Decoders' parts of one or several scores.json."""
 DETAILS = ("agreement_grammar", "agreement_faithful", "answered")
 """Metrics the terminal leaves out for want of room; the report has them."""
 
@@ -72,6 +74,11 @@ class Cell:
     value: float
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of(cls, score: Mapping[str, float]) -> "Cell":
+        """Of a score in scores.json."""
+        return cls(score["value"], score["low"], score["high"])
 
     @property
     def text(self) -> str:
@@ -149,6 +156,18 @@ COSTS = ("base_forwards", "columns", "sampler_passes", "guide_passes", *SPEED)
 """What a decoding spends; counts are per example."""
 
 
+def measured(rows: Rows) -> list[tuple[str, str]]:
+    """Every task and metric that some decoder has."""
+    return list(
+        dict.fromkeys(
+            (task, metric)
+            for part in rows.values()
+            for task, metrics in part["tasks"].items()
+            for metric in metrics
+        )
+    )
+
+
 def table_of(
     scores: Mapping[str, Mapping[str, Any]],
     leave_out: Sequence[str] = (),
@@ -160,17 +179,9 @@ def table_of(
         for run, content in scores.items()
         for name, part in _rows(content).items()
     }
-    keys = list(
-        dict.fromkeys(
-            (task, metric)
-            for part in rows.values()
-            for task, metrics in part["tasks"].items()
-            for metric in metrics
-            if metric not in leave_out
-        )
-    )
+    keys = [key for key in measured(rows) if key[1] not in leave_out]
     cells = [
-        [_cell(part["tasks"].get(task, {}).get(metric)) for task, metric in keys]
+        [(s := part["tasks"].get(task, {}).get(metric)) and Cell.of(s) for task, metric in keys]
         + [_cost_cell(part, key) for key in costs]
         for part in rows.values()
     ]
@@ -210,10 +221,6 @@ def heading(metric: str) -> str:
     return TITLES.get(metric, metric.removeprefix("agreement_").replace("_", " "))
 
 
-def _cell(score: Mapping[str, float] | None) -> Cell | None:
-    return None if score is None else Cell(score["value"], score["low"], score["high"])
-
-
 def _cost_cell(part: Mapping[str, Any], key: str) -> Cell | None:
     cost = part["cost"]
     if key not in cost:
@@ -238,10 +245,4 @@ def _markdown_cell(cell: Cell | None) -> str:
 
 
 def _digits(value: float) -> str:
-    return (
-        f"{value:,.0f}"
-        if abs(value) >= 100
-        else f"{value:.3g}"
-        if abs(value) >= 10
-        else f"{value:.3f}"
-    )
+    return f"{value:{',.0f' if abs(value) >= 100 else '.3g' if abs(value) >= 10 else '.3f'}}"

@@ -1,9 +1,10 @@
 """Questions that are made by seed, as many as are asked for."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from dlmjoint.decoding.draw import Draw
 from dlmjoint.evaluation.tasks.kinds.questions import Question, Questions
 
 
@@ -33,3 +34,13 @@ class Puzzles(Questions):
         """Puzzles of a stream that `questions` never asks."""
         keys = (f"{self.stream}/worked/{self.seed}/{index}" for index in range(self.shots))
         return [self.puzzle(key) for key in keys]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyAnswers(Puzzles):
+    """Puzzles of which many answers are right, none of them made of independent words."""
+
+    n: int = 200
+    shots: int = 4
+    draw: Draw | None = field(default_factory=Draw)
+    """Replaces every decoder's own; at temperature 1 all right answers may be written."""

@@ -1,9 +1,11 @@
 """Countdown: reach a number from others by arithmetic, each used once. Puzzles made by seed."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from operator import add, mul, sub, truediv
 from random import Random
 from typing import ClassVar
 
@@ -17,6 +19,7 @@ EXPRESSION = re.compile(r"[(\d][\d\s+\-*/×÷−()]*[)\d]")
 SIGNS = str.maketrans("×÷−", "*/-")
 TOKEN = re.compile(r"\d+|[-+*/()]")
 MOST_TRIES = 10_000
+WAYS = {"+": add, "-": sub, "*": mul, "/": truediv}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,8 @@ class Countdown(Puzzles):
     stream: ClassVar[str] = "countdown"
 
     name: str = "countdown"
-    """Stands in file names and in scores.json."""
     n: int = 256
-    """Number of puzzles."""
     max_new_tokens: int = 32
-    """Columns of the response."""
     numbers: int = 3
     """Numbers to use."""
     largest: int = 99
@@ -43,14 +43,11 @@ class Countdown(Puzzles):
     largest_target: int = 999
     """The target is not larger, nor below 10."""
     shots: int = 8
-    """Worked examples before every question."""
     instruction: str = (
         "Combine the numbers by +, -, * and / so that they make the target. "
         "Use each number exactly once.\n\n"
     )
-    """Written once, before the worked examples and the question."""
     before: str = "Numbers: "
-    """Written before a question."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,20 +130,14 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
 
 
 def _sum(tokens: list[str]) -> Fraction:
-    value = _product(tokens)
-    while tokens and tokens[0] in "+-":
-        sign = tokens.pop(0)
-        other = _product(tokens)
-        value = value + other if sign == "+" else value - other
-    return value
+    return _joined(tokens, "+-", lambda rest: _joined(rest, "*/", _atom))
 
 
-def _product(tokens: list[str]) -> Fraction:
-    value = _atom(tokens)
-    while tokens and tokens[0] in "*/":
-        sign = tokens.pop(0)
-        other = _atom(tokens)
-        value = value * other if sign == "*" else value / other
+def _joined(tokens: list[str], signs: str, part: Callable[[list[str]], Fraction]) -> Fraction:
+    """Parts with any of these signs between them, from left to right."""
+    value = part(tokens)
+    while tokens and tokens[0] in signs:
+        value = WAYS[tokens.pop(0)](value, part(tokens))
     return value
 
 

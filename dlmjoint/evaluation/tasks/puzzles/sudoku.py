@@ -32,25 +32,18 @@ class Sudoku(Puzzles):
     stream: ClassVar[str] = "sudoku"
 
     name: str = "sudoku"
-    """Stands in file names and in scores.json."""
     n: int = 256
-    """Number of puzzles."""
     max_new_tokens: int = 24
-    """Columns of the response."""
     size: int = 4
     """Digits, rows and columns: 4 or 9."""
     empty: int = 8
     """Cells to fill; fewer where more would leave several solutions."""
     shots: int = 8
-    """Worked examples before every question."""
     instruction: str = (
         "Fill the zeros so that every row, every column and every box holds each digit once.\n\n"
     )
-    """Written once, before the worked examples and the question."""
     before: str = "Puzzle:\n"
-    """Written before a question."""
     after: str = "\nSolution:\n"
-    """Written after a question."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,15 +9,14 @@ order are a permutation with probability n! / n^n if each is drawn from its marg
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from dlmjoint.decoding.draw import Draw
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example, Grade
 from dlmjoint.evaluation.tasks.kinds.questions import Question
-from dlmjoint.evaluation.tasks.puzzles.base import Puzzles
+from dlmjoint.evaluation.tasks.puzzles.base import ManyAnswers
 from dlmjoint.tiny.corpus import NAMES
 
 Line = tuple[str, ...]
@@ -154,7 +153,7 @@ class Replace(Change):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaitingLine(Puzzles):
+class WaitingLine(ManyAnswers):
     """Lines of `length` people and one operation.
 
     Read is the first line of the answer that lists one of the people and somebody else, behind its last
@@ -167,21 +166,12 @@ class WaitingLine(Puzzles):
     operation: Operation
     """What is to be done."""
     name: str = "waiting_line"
-    """Stands in file names and in scores.json."""
-    n: int = 200
-    """Number of lines."""
     length: int = 6
     """People in the line."""
     people: tuple[str, ...] = PEOPLE
     """Who may stand in it."""
     max_new_tokens: int = 64
-    """Columns of the response."""
-    shots: int = 4
-    """Worked examples before every question."""
-    draw: Draw | None = field(default_factory=Draw)
-    """Replaces every decoder's own; at temperature 1 all right answers may be written."""
     before: str = "Line: "
-    """Written before a question."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

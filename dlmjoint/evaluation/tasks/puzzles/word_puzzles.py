@@ -4,15 +4,14 @@ After ParallelBench's idea (arXiv 2510.04767); puzzles, wording and scorers are 
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from dlmjoint.decoding.draw import Draw
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.records import Example, Grade
 from dlmjoint.evaluation.tasks.kinds.questions import Question
-from dlmjoint.evaluation.tasks.puzzles.base import Puzzles
+from dlmjoint.evaluation.tasks.puzzles.base import ManyAnswers
 from dlmjoint.evaluation.tasks.puzzles.waiting_line import PEOPLE
 from dlmjoint.tiny.corpus import ITEMS, NAMES
 
@@ -23,7 +22,7 @@ THINGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment(Puzzles):
+class Assignment(ManyAnswers):
     """Give each person a different thing: n! right answers, every thing depends on all others; n
     things drawn from their marginals all differ with probability n! / n^n.
 
@@ -34,9 +33,6 @@ class Assignment(Puzzles):
     stream: ClassVar[str] = "assign"
 
     name: str = "assignment"
-    """Stands in file names and in scores.json."""
-    n: int = 200
-    """Number of puzzles."""
     size: int = 5
     """People, and things."""
     people: tuple[str, ...] = PEOPLE
@@ -44,15 +40,8 @@ class Assignment(Puzzles):
     things: tuple[str, ...] = THINGS
     """What may be given."""
     max_new_tokens: int = 64
-    """Columns of the response."""
-    shots: int = 4
-    """Worked examples before every question."""
-    draw: Draw | None = field(default_factory=Draw)
-    """Replaces every decoder's own; at temperature 1 all right answers may be written."""
     instruction: str = "Give each person a different thing.\n\n"
-    """Written once, before the worked examples and the question."""
     before: str = "People: "
-    """Written before a question."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +91,7 @@ class TinyAssignment(Assignment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatinSquare(Puzzles):
+class LatinSquare(ManyAnswers):
     """Any square in which every row and every column holds each symbol once. Each cell depends on its
     row and its column; of squares of independent cells 2 in 256 are right at two symbols, 12 in 19,683
     at three.
@@ -114,27 +103,16 @@ class LatinSquare(Puzzles):
     stream: ClassVar[str] = "latin"
 
     name: str = "latin_square"
-    """Stands in file names and in scores.json."""
-    n: int = 200
-    """Number of squares."""
     size: int = 3
     """Symbols, rows and columns."""
     symbols: tuple[str, ...] = ("A", "B", "C", "D", "E", "F", "G", "H")
     """What may stand in a cell."""
     max_new_tokens: int = 32
-    """Columns of the response."""
-    shots: int = 4
-    """Worked examples before every question."""
-    draw: Draw | None = field(default_factory=Draw)
-    """Replaces every decoder's own; at temperature 1 all right answers may be written."""
     instruction: str = (
         "Write a square in which every row and every column holds each symbol once.\n\n"
     )
-    """Written once, before the worked examples and the question."""
     before: str = "Symbols: "
-    """Written before a question."""
     after: str = "\nSquare:\n"
-    """Written after a question."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

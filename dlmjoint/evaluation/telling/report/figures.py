@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from dlmjoint.evaluation.scoring.families import family
+from dlmjoint.evaluation.scoring.aup import family
 from dlmjoint.evaluation.telling.plot import (
     COLOURS,
     INK,
@@ -21,16 +21,14 @@ from dlmjoint.evaluation.telling.plot import (
     SIZE,
     SOFT,
     Point,
-    Rows,
     draw,
     labelled,
-    measured,
     numbered,
     points,
     titled,
 )
 from dlmjoint.evaluation.telling.report.published import SPEEDUP, Curve, beside
-from dlmjoint.evaluation.telling.table import Cell
+from dlmjoint.evaluation.telling.table import Cell, Rows, measured
 
 SPEEDS = {
     "tokens_per_forward": "tokens per base forward",

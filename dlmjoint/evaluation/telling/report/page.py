@@ -11,8 +11,8 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import LoadError
 from dlmjoint.evaluation.running import settings
-from dlmjoint.evaluation.scoring.families import family
-from dlmjoint.evaluation.telling.plot import measured, numbered
+from dlmjoint.evaluation.scoring.aup import family
+from dlmjoint.evaluation.telling.plot import numbered
 from dlmjoint.evaluation.telling.report import figures
 from dlmjoint.evaluation.telling.report.examples import Browser
 from dlmjoint.evaluation.telling.report.runs import Run, departures, merged
@@ -23,6 +23,7 @@ from dlmjoint.evaluation.telling.table import (
     Table,
     direction,
     heading,
+    measured,
     table_of,
 )
 from dlmjoint.show.template import render
@@ -250,13 +251,11 @@ def _pairs(run: Run) -> Iterator[Pairs]:
 def _pair(entry: Mapping[str, Any], better: int, reach: float) -> Pair:
     difference = entry["difference"]
     sign = 1 if difference["low"] > 0 else -1 if difference["high"] < 0 else 0
-    cell = Cell(difference["value"], difference["low"], difference["high"])
-    return Pair(cell, entry["p_value"], better * sign, reach)
+    return Pair(Cell.of(difference), entry["p_value"], better * sign, reach)
 
 
 def _areas(run: Run) -> Iterator[tuple[str, str, Cell, str]]:
     """Task, family, AUP and the decoders it is of."""
     for task, methods in run.scores.get("aup", {}).items():
         for method, area in methods.items():
-            cell = Cell(area["value"], area["low"], area["high"])
-            yield task, run.named(method), cell, ", ".join(area["decoders"])
+            yield task, run.named(method), Cell.of(area), ", ".join(area["decoders"])

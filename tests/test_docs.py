@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from dlmjoint import cli
 from dlmjoint.evaluation.records import Generation
+from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.trajectories.store import FEATURES
 from dlmjoint.verbs import VERBS
 
@@ -153,3 +155,13 @@ def test_the_readmes_numbers_are_those_of_the_page_it_links_to() -> None:
 def test_a_page_of_the_reference_names_them_all(page: str, named: Callable[[], list[str]]) -> None:
     told = set(re.findall(r"`([\w-]+)`", (DOCS / "reference" / page).read_text(encoding="utf-8")))
     assert set(named()) <= told
+
+
+def test_every_task_of_the_tables_is_a_class_there_is() -> None:
+    told = _table(DOCS / "reference" / "tasks.md", "class")
+    assert len(told) >= 15
+    for name in told:
+        path = name.strip("`")
+        module, _, kind = path.rpartition(".")
+        inside = "" if module.startswith("dlmjoint.") else "dlmjoint.evaluation.tasks."
+        assert issubclass(getattr(import_module(inside + module), kind), Task)

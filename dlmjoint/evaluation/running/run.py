@@ -68,13 +68,15 @@ def run(
         write_json(run_dir / settings.FILE, new)
         asked = {"base": base.name, "seed": seed, "reference_seed": reference_seed}
         write_provenance(run_dir, asked | {"processes": processes.world})
-        _gather(jobs)
+        for job in jobs:
+            generations.gather(job.path)
     processes.wait()
     missing = [b for job in jobs for b in _missing(job, starts[job.task.name], batch_size)]
     _decode(base, processes.share(missing), processes)
     processes.wait()
     if processes.first:
-        _gather(jobs)
+        for job in jobs:
+            generations.gather(job.path)
     processes.wait()
 
 
@@ -136,11 +138,6 @@ def _starts(base: Base, task: Task) -> list[_Start]:
 def _canvas(base: Base, task: Task, starts: list[_Start]) -> Canvas:
     prompts, anchors = [start.prompt for start in starts], [start.anchors for start in starts]
     return base.canvas(prompts, task.max_new_tokens, anchors)
-
-
-def _gather(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        generations.gather(job.path)
 
 
 def _missing(job: Job, starts: list[_Start], batch_size: int) -> list[_Batch]:

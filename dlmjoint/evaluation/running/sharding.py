@@ -22,10 +22,6 @@ PATIENCE = timedelta(days=30)
 Item = TypeVar("Item")
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Processes:
     """This process among all of them; alone by default."""
@@ -34,7 +30,7 @@ class Processes:
     world: int = 1
     device: str = "cpu"
     """Where this process's models run."""
-    wait: Callable[[], None] = _nothing
+    wait: Callable[[], None] = lambda: None
     """Returns once every process has called it."""
     parent: int = field(default_factory=os.getppid)
     """Who started this process."""

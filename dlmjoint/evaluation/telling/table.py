@@ -39,6 +39,10 @@ class Cost:
     better: int = -1
     """1: the higher the better; -1: the lower; 0: it is only one way to spend."""
 
+    def shown(self, cost: Mapping[str, Any], key: str) -> float:
+        """What is shown of a decoder's cost."""
+        return cost[key] / (cost["examples"] if self.counted else 1) / self.unit
+
 
 COST = {
     "base_forwards": Cost("base forwards", counted=True),
@@ -90,6 +94,12 @@ class Cell:
         """The interval; None without one."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
+    def overlaps(self, other: "Cell") -> bool:
+        """Do the intervals of the two, where they have some, reach into each other?"""
+        if self.bounds is None or other.bounds is None:
+            return False
+        return self.bounds[0] <= other.bounds[1] and other.bounds[0] <= self.bounds[1]
+
     @property
     def half_width(self) -> str:
         """The longer side of the interval, where there is little room."""
@@ -102,6 +112,17 @@ class Cell:
     def interval(self) -> str:
         """`low to high`, empty without an interval."""
         return "" if self.bounds is None else "–".join(map(_digits, self.bounds))
+
+    @property
+    def rich(self) -> Text:
+        """For the terminal: half the interval's width stands below."""
+        below = Text(f"\n{self.half_width}" if self.half_width else "", style="dim")
+        return Text(self.text).append(below)
+
+    @property
+    def markdown(self) -> str:
+        """The value, and its interval in brackets."""
+        return f"{self.text} ({self.interval})" if self.interval else self.text
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,14 @@ class Table:
         """The columns' titles."""
         return [column.title for column in self.columns]
 
+    def part(self, columns: Sequence[int], rows: Sequence[int]) -> "Table":
+        """Some columns and rows, by their places."""
+        return Table(
+            [self.columns[place] for place in columns],
+            [self.names[row] for row in rows],
+            [[self.cells[row][place] for place in columns] for row in rows],
+        )
+
     def rich(self) -> RichTable:
         """For the terminal, 80 columns if need be: half-widths of the intervals under the values."""
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -137,14 +166,14 @@ class Table:
         for name in self.headings:
             table.add_column(SHORT.get(name, name), justify="right", min_width=5)
         for name, row in zip(self.names, self.cells, strict=True):
-            table.add_row(name, *map(_rich_cell, row))
+            table.add_row(name, *(Text("") if cell is None else cell.rich for cell in row))
         return table
 
     def markdown(self) -> str:
         """A pipe table."""
         lines = [["decoder", *self.headings], ["---", *["--:"] * len(self.headings)]]
         for name, row in zip(self.names, self.cells, strict=True):
-            lines.append([name, *map(_markdown_cell, row)])
+            lines.append([name, *("" if cell is None else cell.markdown for cell in row)])
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -174,41 +203,25 @@ def table_of(
     costs: Sequence[str] = SPEED,
 ) -> Table:
     """The table of one or several runs, by the run's name ("" for none)."""
-    rows = {
-        f"{run}/{name}" if run else name: part
-        for run, content in scores.items()
-        for name, part in _rows(content).items()
-    }
+    rows: dict[str, Any] = {}
+    for run, content in scores.items():
+        parts = dict(content["decoders"])
+        if content["ceiling"]:
+            parts[CEILING] = {"tasks": content["ceiling"], "cost": {}}
+        rows |= {f"{run}/{name}" if run else name: part for name, part in parts.items()}
     keys = [key for key in measured(rows) if key[1] not in leave_out]
+    metrics = [metric for _, metric in keys]  # a title names the task where two have the metric
+    shared = {metric for metric in metrics if metrics.count(metric) > 1}
+    columns = [
+        Column(heading(m) + (f" ({task})" if m in shared else ""), m, task, direction(m))
+        for task, m in keys
+    ] + [Column(COST[key].title, key, None, COST[key].better) for key in costs]
     cells = [
         [(s := part["tasks"].get(task, {}).get(metric)) and Cell.of(s) for task, metric in keys]
-        + [_cost_cell(part, key) for key in costs]
+        + [Cell(COST[k].shown(part["cost"], k)) if k in part["cost"] else None for k in costs]
         for part in rows.values()
     ]
-    columns = [*_columns(keys), *(Column(COST[k].title, k, None, COST[k].better) for k in costs)]
     return Table(columns, list(rows), cells)
-
-
-def _rows(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The decoders and, where there is one, the ceiling as a row of its own."""
-    rows = dict(content["decoders"])
-    if content["ceiling"]:
-        rows[CEILING] = {"tasks": content["ceiling"], "cost": {}}
-    return rows
-
-
-def _columns(keys: Sequence[tuple[str, str]]) -> list[Column]:
-    """Titles name the task where two tasks have the metric."""
-    metrics = [metric for _, metric in keys]
-    return [
-        Column(
-            heading(metric) + (f" ({task})" if metrics.count(metric) > 1 else ""),
-            metric,
-            task,
-            direction(metric),
-        )
-        for task, metric in keys
-    ]
 
 
 def direction(metric: str) -> int:
@@ -219,29 +232,6 @@ def direction(metric: str) -> int:
 def heading(metric: str) -> str:
     """A metric's name as people read it; a check of the corpus goes by what it checks."""
     return TITLES.get(metric, metric.removeprefix("agreement_").replace("_", " "))
-
-
-def _cost_cell(part: Mapping[str, Any], key: str) -> Cell | None:
-    cost = part["cost"]
-    if key not in cost:
-        return None
-    shared = cost["examples"] if COST[key].counted else 1
-    return Cell(cost[key] / shared / COST[key].unit)
-
-
-def _rich_cell(cell: Cell | None) -> Text:
-    if cell is None:
-        return Text("")
-    lines = [Text(cell.text)]
-    if cell.half_width:
-        lines.append(Text(cell.half_width, style="dim"))
-    return Text("\n").join(lines)
-
-
-def _markdown_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    return f"{cell.text} ({cell.interval})" if cell.interval else cell.text
 
 
 def _digits(value: float) -> str:

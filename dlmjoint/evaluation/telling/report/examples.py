@@ -93,10 +93,7 @@ class Browser:
             if size <= room or not most:
                 break
             most = min(most - 1, math.floor(most * room / size))
-        return {
-            "tasks": [self._listed(one) for one in shown],
-            "packed": packed,
-        }
+        return {"tasks": [self._listed(one) for one in shown], "packed": packed}
 
     def _listed(self, shown: Shown) -> dict[str, Any]:
         told = self._told[shown.task]

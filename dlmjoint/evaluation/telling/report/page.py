@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,8 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
     scores = {run.name: run.scores for run in runs}
     ceilings = runs[0].scores["ceiling"] if len(runs) == 1 else {}
     by_depth = [metric for _, metric in measured(rows) if figures.AT_DEPTH.fullmatch(metric)]
-    table, costs = (
-        _speed_first(table_of(scores, by_depth)),
-        _costs(table_of(scores, costs=tuple(COST))),
-    )
+    table = _speed_first(table_of(scores, by_depth))
+    costs = _costs(table_of(scores, costs=tuple(COST)))
     values = {
         "title": " · ".join(run.title for run in runs),
         "runs": runs,
@@ -114,23 +113,15 @@ def page(runs: Sequence[Run], limit: int = LIMIT) -> str:
         "digits": lambda value: Cell(value).text,
         "parts": _parts,
     }
-    without = _render(values, None, "")
+    rendered = partial(render, "dlmjoint.evaluation.telling.report", "report.html", **values)
+    without = rendered(examples=None, lacking="")
     try:
         browser = Browser(runs)
     except LoadError as error:  # a run is read where its base is not, too
         log.warning("the report has no examples: %s", error)
-        return _render(values, None, f"There are no examples in this page: {error}")
-    return _render(values, browser.embed(limit - len(without.encode()) - _OVERHEAD), "")
-
-
-def _render(values: Mapping[str, Any], examples: Mapping[str, Any] | None, lacking: str) -> str:
-    return render(
-        "dlmjoint.evaluation.telling.report",
-        "report.html",
-        examples=examples,
-        lacking=lacking,
-        **values,
-    )
+        return rendered(examples=None, lacking=f"There are no examples in this page: {error}")
+    room = limit - len(without.encode()) - _OVERHEAD
+    return rendered(examples=browser.embed(room), lacking="")
 
 
 _OVERHEAD = 300_000
@@ -147,7 +138,7 @@ def marks(table: Table) -> list[list[Mark]]:
         best = max(cells.values(), key=lambda cell: column.better * cell.value)
         for row, cell in cells.items():
             equal = cell.value == best.value
-            found[row][place] = Mark(cell, equal, not equal and _overlap(cell, best))
+            found[row][place] = Mark(cell, equal, not equal and cell.overlaps(best))
     return found
 
 
@@ -182,12 +173,6 @@ def _spelled(value: Any) -> str:
     return "{" + ", ".join(f"{key}: {_spelled(item)}" for key, item in value.items()) + "}"
 
 
-def _overlap(one: Cell, other: Cell) -> bool:
-    if one.bounds is None or other.bounds is None:
-        return False
-    return one.bounds[0] <= other.bounds[1] and other.bounds[0] <= one.bounds[1]
-
-
 def _costs(table: Table) -> Table:
     """The costs that were spent at all, without the ceiling's empty row."""
     wanted = [
@@ -196,20 +181,14 @@ def _costs(table: Table) -> Table:
         if column.task is None and any(c.value for c in _competing(table, place).values())
     ]
     rows = [row for row, name in enumerate(table.names) if not name.endswith(CEILING)]
-    return Table(
-        [table.columns[place] for place in wanted],
-        [table.names[row] for row in rows],
-        [[table.cells[row][place] for place in wanted] for row in rows],
-    )
+    return table.part(wanted, rows)
 
 
 def _speed_first(table: Table) -> Table:
     """The same with the costs in front, where they are seen beside every metric."""
-    order = sorted(
-        range(len(table.columns)), key=lambda place: table.columns[place].task is not None
-    )
-    cells = [[row[place] for place in order] for row in table.cells]
-    return Table([table.columns[place] for place in order], table.names, cells)
+    places = range(len(table.columns))
+    order = sorted(places, key=lambda place: table.columns[place].task is not None)
+    return table.part(order, range(len(table.names)))
 
 
 def _parts(name: str) -> list[str]:

@@ -18,8 +18,9 @@ from dlmjoint.disk.pickles import read_inert
 from dlmjoint.disk.provenance import write_provenance
 from dlmjoint.errors import ConfigError, LoadError, MismatchError
 from dlmjoint.models.files import ModelFiles
-from dlmjoint.models.joint import JointSampler, JointSamplerConfig
+from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import fingerprint_names, read_config
+from dlmjoint.models.sampler_config import JointSamplerConfig
 from dlmjoint.models.transformer import FINGERPRINT_ROWS, fingerprint
 
 log = logging.getLogger(__name__)

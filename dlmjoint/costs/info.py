@@ -15,8 +15,8 @@ from dlmjoint.costs.speed import PUBLISHED, PUBLISHED_SETTING, published_speed_u
 from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.errors import LoadError, MismatchError
 from dlmjoint.models.files import ModelFiles
-from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import find_family, fingerprint_names, read_config
+from dlmjoint.models.sampler_config import JointSamplerConfig
 from dlmjoint.models.transformer import FINGERPRINT_ROWS, TransformerBase, fingerprint
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory, Window
-from dlmjoint.models.cast import cast
+from dlmjoint.models.parts.canvas_cache import CanvasMemory, Window
+from dlmjoint.models.parts.cast import cast
 from dlmjoint.types import Canvas
 
 

@@ -24,8 +24,8 @@ from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory, Window
 from dlmjoint.models.causal import Autoregressive
+from dlmjoint.models.parts.canvas_cache import CanvasMemory, Window
 from dlmjoint.types import Canvas, Commit, Prediction
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dlmjoint.decoding.look import odds_of
 from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import IMPOSSIBLE, Base
-from dlmjoint.models.cast import cast
+from dlmjoint.models.parts.cast import cast
 from dlmjoint.random import Noise
 
 CHUNK = 1 << 24

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dlmjoint.decoding.cache import CachePolicy
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.attention import Attention
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.attention import Attention
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
 from dlmjoint.decoding.cells import Grid
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 
 

@@ -12,7 +12,7 @@ from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
 if TYPE_CHECKING:

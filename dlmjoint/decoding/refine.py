@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from dlmjoint.models.attention import Attention
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory, Prefix
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.parts.attention import Attention
+from dlmjoint.models.parts.canvas_cache import CanvasMemory, Prefix
 from dlmjoint.types import Canvas, Prediction
 
 

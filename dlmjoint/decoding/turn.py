@@ -14,7 +14,7 @@ from dlmjoint.decoding.look import Look, look_at, raw_gap
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import Prefix
+from dlmjoint.models.parts.canvas_cache import Prefix
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Commit, Prediction, Step
 

@@ -22,7 +22,7 @@ from dlmjoint.decoding.schedule import Steady
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import Branches, CanvasMemory
+from dlmjoint.models.parts.canvas_cache import Branches, CanvasMemory
 from dlmjoint.types import Canvas, Commit, Prediction
 
 if TYPE_CHECKING:

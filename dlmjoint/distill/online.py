@@ -27,7 +27,7 @@ from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.unrolling.unroll import UnrollBatch
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.random import Noise, derive_seed
 from dlmjoint.trajectories.generate import manifest_of
 from dlmjoint.trajectories.prompts import Prompts

@@ -17,8 +17,8 @@ from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.evaluation.telling.expected import Expected, show, show_plan
 from dlmjoint.evaluation.telling.report import compare as compare_runs
 from dlmjoint.evaluation.telling.report import report
-from dlmjoint.models.joint import JointSamplerConfig
 from dlmjoint.models.load import Loading, load_any_base
+from dlmjoint.models.sampler_config import JointSamplerConfig
 
 
 def evaluate(

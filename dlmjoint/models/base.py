@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.attention import Attention
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.attention import Attention
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
 Texts = Mapping[int, str | Sequence[int]]

@@ -22,9 +22,9 @@ from transformers import (
 
 from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.models.base import IMPOSSIBLE, Base
-from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.files import refused_pickle, torch_dtype
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.models.transformer import fingerprint, with_previous
 from dlmjoint.types import Canvas, Prediction
 

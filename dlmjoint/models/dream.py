@@ -18,7 +18,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
 )
 
 from dlmjoint.models.generation import CustomGeneration
-from dlmjoint.models.norm import fuse_norms
+from dlmjoint.models.parts.norm import fuse_norms
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 

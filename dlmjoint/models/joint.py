@@ -4,7 +4,7 @@ ADJUST (arXiv 2509.22738, section 4) is the same module; weights under its names
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dlmjoint.errors import LoadError, MismatchError
-from dlmjoint.models.attention import as_mask
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory, Prefix
-from dlmjoint.models.cast import cast
-from dlmjoint.models.files import ModelFiles, differences, refuse_pickles
-from dlmjoint.models.layout import Layout, View
-from dlmjoint.models.load import Loading, find_family, load_base, outside
+from dlmjoint.models.files import differences, refuse_pickles
+from dlmjoint.models.load import Loading, find_family, last_block, load_base
+from dlmjoint.models.parts.attention import as_mask
+from dlmjoint.models.parts.canvas_cache import CanvasMemory, Prefix
+from dlmjoint.models.parts.cast import cast
+from dlmjoint.models.parts.layout import Layout, View
+from dlmjoint.models.sampler_config import JointSamplerConfig
 from dlmjoint.models.transformer import TransformerBase
 
 ADJUST_NAMES = {
@@ -33,30 +34,6 @@ ADJUST_NAMES = {
     "norm_postattn.0.": "gain.",
 }
 """Prefixes in the authors' checkpoints (under `drafter.`) and the names here."""
-
-
-class JointSamplerConfig(PreTrainedConfig):
-    """Which base the sampler belongs to, and how deep it was unrolled in training."""
-
-    model_type = "joint_sampler"
-
-    def __init__(
-        self,
-        base_name: str | None = None,
-        base_revision: str | None = None,
-        base_fingerprint: str | None = None,
-        base_config: dict[str, Any] | None = None,
-        trained_depth: int | None = None,
-        price_per_nat: list[float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.base_name = base_name
-        self.base_revision = base_revision
-        self.base_fingerprint = base_fingerprint
-        self.base_config = base_config
-        self.trained_depth = trained_depth
-        self.price_per_nat = price_per_nat
-        super().__init__(**kwargs)
 
 
 class JointSampler(PreTrainedModel):
@@ -246,7 +223,7 @@ class JointSampler(PreTrainedModel):
         the files of a quantised base are gone: its block is read from them in full precision.
         """
         sampler = cls._over(base)
-        sampler.block.load_state_dict(_last_block(base, list(sampler.block.state_dict())))
+        sampler.block.load_state_dict(last_block(base, list(sampler.block.state_dict())))
         with torch.no_grad():
             identity = torch.eye(base.hidden_size)
             sampler.project.weight.copy_(mix * torch.cat([identity, identity], dim=1))
@@ -352,17 +329,6 @@ class JointSampler(PreTrainedModel):
                 f"revision {found} of {base.name}: load the base with revision={wanted}, as "
                 "sampler.load_base() does"
             )
-
-
-def _last_block(base: TransformerBase, names: Sequence[str]) -> Mapping[str, Tensor]:
-    """The weights of the base's last block; those of a quantised base are read from its files."""
-    blocks = base.network.model.layers
-    if base.bits is None:
-        return blocks[-1].state_dict()
-    named = outside(base.name)
-    files = ModelFiles.find(named[1] if named else base.name, base.revision)
-    published = [base.published(f"model.layers.{len(blocks) - 1}.{name}") for name in names]
-    return dict(zip(names, files.read(published), strict=True))
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

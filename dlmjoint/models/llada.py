@@ -24,7 +24,7 @@ from transformers.models.llama.modeling_llama import (
 
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.generation import CustomGeneration
-from dlmjoint.models.norm import fuse_norms
+from dlmjoint.models.parts.norm import fuse_norms
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 NAMES = {

@@ -6,13 +6,14 @@ import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import (
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -22,9 +23,9 @@ from transformers import (
 
 import dlmjoint.models
 from dlmjoint.errors import ConfigError, LoadError
-from dlmjoint.models.attention import KERNELS
 from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, torch_dtype
+from dlmjoint.models.parts.attention import KERNELS
 from dlmjoint.models.transformer import EMBEDDING, FINGERPRINT, HEAD, TransformerBase
 
 log = logging.getLogger(__name__)
@@ -315,3 +316,14 @@ def _check_ids(base: TransformerBase) -> None:
             f"{base.name}: the config's mask is id {base.mask_id}, the tokenizer's {known}: their "
             "files do not belong together; fetch them again, from one place"
         )
+
+
+def last_block(base: TransformerBase, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """The weights of the base's last block; those of a quantised base are read from its files."""
+    blocks = base.network.model.layers
+    if base.bits is None:
+        return blocks[-1].state_dict()
+    named = outside(base.name)
+    files = ModelFiles.find(named[1] if named else base.name, base.revision)
+    published = [base.published(f"model.layers.{len(blocks) - 1}.{name}") for name in names]
+    return dict(zip(names, files.read(published), strict=True))

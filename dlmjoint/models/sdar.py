@@ -18,9 +18,9 @@ from transformers.models.qwen3.modeling_qwen3 import (
 )
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.attention import Attention
 from dlmjoint.models.generation import CustomGeneration
-from dlmjoint.models.norm import fuse_norms
+from dlmjoint.models.parts.attention import Attention
+from dlmjoint.models.parts.norm import fuse_norms
 from dlmjoint.models.transformer import TransformerBase, bidirectional, read_tokenizer
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas, Prediction
 
 IMPOSSIBLE = -1e9

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dlmjoint.errors import LoadError
-from dlmjoint.models.attention import Attention, as_mask
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
-from dlmjoint.models.cast import cast
-from dlmjoint.models.layout import Layout, View
+from dlmjoint.models.parts.attention import Attention, as_mask
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.cast import cast
+from dlmjoint.models.parts.layout import Layout, View
 from dlmjoint.types import Canvas, Prediction
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

@@ -14,8 +14,9 @@ from dlmjoint.disk.provenance import write_text
 from dlmjoint.errors import DataError, LoadError
 from dlmjoint.evaluation.recipes import IN_SAMPLER
 from dlmjoint.evaluation.running import settings
-from dlmjoint.models.joint import JointSampler, JointSamplerConfig
+from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import read_config
+from dlmjoint.models.sampler_config import JointSamplerConfig
 from dlmjoint.publish.base import find_base
 from dlmjoint.publish.measured import SCORES, Measured
 from dlmjoint.publish.written import PROVENANCE, commit, read_json, read_provenance

@@ -12,7 +12,7 @@ from dlmjoint.decoding.fastdllm import DualCache, PrefixCache
 from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas
 from tests.decoding.worlds import GREEDY, LENGTH, World, sequences

@@ -23,10 +23,10 @@ from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import IMPOSSIBLE, Base
-from dlmjoint.models.canvas_cache import CanvasMemory, Window
 from dlmjoint.models.causal import UNKNOWN, Autoregressive, id_map
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.load import load_base
+from dlmjoint.models.parts.canvas_cache import CanvasMemory, Window
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas
 from tests.conftest import CHECKPOINTS

@@ -21,9 +21,9 @@ from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError, MismatchError
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.models.toy import TableModel
 from dlmjoint.random import Noise
 from dlmjoint.types import Canvas, Prediction

@@ -10,7 +10,7 @@ import torch
 
 import dlmjoint.models
 from dlmjoint.models.base import Base
-from dlmjoint.models.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.models.transformer import TransformerBase
 
 

@@ -16,10 +16,10 @@ from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.evaluation.running import settings
 from dlmjoint.evaluation.scoring import score
-from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.dream import DreamConfig, DreamNetwork
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import Loading, load_base
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.types import Trajectory
 from tests.conftest import GOLDEN

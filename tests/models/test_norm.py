@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from dlmjoint.models.norm import FusedRMSNorm, fuse_norms
+from dlmjoint.models.parts.norm import FusedRMSNorm, fuse_norms
 from dlmjoint.models.sdar import Sdar
 
 

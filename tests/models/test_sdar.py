@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.attention import Attention
-from dlmjoint.models.canvas_cache import CanvasMemory
 from dlmjoint.models.load import Loading, load_base
+from dlmjoint.models.parts.attention import Attention
+from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.models.sdar import Sdar
 from dlmjoint.models.transformer import TransformerBase
 from tests.conftest import GOLDEN

@@ -9,7 +9,8 @@ import torch
 
 from dlmjoint import cli
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
-from dlmjoint.models.joint import JointSampler, JointSamplerConfig
+from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.sampler_config import JointSamplerConfig
 from dlmjoint.publish.command import publish
 from tests.conftest import GOLDEN
 from tests.publish.repositories import REPO, SAMPLER, copied

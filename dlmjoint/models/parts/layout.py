@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 
-from dlmjoint.models.attention import KERNELS, Attention, as_mask
+from dlmjoint.models.parts.attention import KERNELS, Attention, as_mask
 
 Rotary = tuple[Float[Tensor, "B W E"], Float[Tensor, "B W E"]]
 """Cosines and sines of some columns."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from dlmjoint.models.cast import cast
+from dlmjoint.models.parts.cast import cast
 
 
 class FusedRMSNorm(nn.RMSNorm):

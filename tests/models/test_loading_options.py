@@ -12,6 +12,7 @@ from dlmjoint import cli
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.distill.module import Distillation
+from dlmjoint.distill.running.sharding import place_base
 from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.evaluation.running import settings
@@ -193,10 +194,9 @@ def test_a_base_that_must_not_move_stays_where_it_was_loaded(
     loading = Loading(device_map="cpu")
     module = Distillation(str(GOLDEN / "dream"), depth=1, loading=loading)
     monkeypatch.setattr(torch.nn.Module, "to", lambda *_: pytest.fail("the base was moved"))
-    module._place_base()
-    monkeypatch.setattr(Distillation, "device", torch.device("cuda", 1))
+    place_base(module.base, module.loading, False, module.device)
     with pytest.raises(ConfigError, match=r'lies on cpu.*device_map as "cuda:1"'):
-        module._place_base()
+        place_base(module.base, module.loading, False, torch.device("cuda", 1))
 
 
 def test_bits_are_part_of_what_a_run_depends_on(

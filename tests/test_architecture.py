@@ -1,6 +1,7 @@
 """Imports point down."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ ROOMS = {
     ],
 }
 """Folders whose rooms have an order of their own."""
+MOST_MODULES, MOST_LINES = 15, 350
+"""What a folder, and a file, may have: more is not read at a sitting."""
+LONGER = {"decoding"}
+"""Folders that have more still."""
 TOP = {"__init__"}
 """The public names: may import anything, is imported by nobody below."""
 
@@ -84,6 +89,13 @@ def test_every_part_has_a_rank() -> None:
     assert _parts(ROOT) == set().union(*RANKS)
     for name, ranks in ROOMS.items():
         assert _parts(ROOT / name) == set().union(*ranks)
+
+
+def test_folders_and_files_are_read_at_a_sitting() -> None:
+    files = list(ROOT.rglob("*.py"))
+    modules = Counter(str(path.parent.relative_to(ROOT)) for path in files)
+    assert {folder for folder, n in modules.items() if n > MOST_MODULES} == LONGER
+    assert not [path for path in files if len(path.read_text().splitlines()) > MOST_LINES]
 
 
 def test_only_the_mauve_metric_imports_mauve() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlmjoint.decoding.policy import Policy
     from dlmjoint.decoding.prophet import Prophet
     from dlmjoint.decoding.refine import Joint, Marginals
+    from dlmjoint.decoding.verified import Verified
     from dlmjoint.models.base import Base
     from dlmjoint.models.joint import JointSampler
     from dlmjoint.models.load import Loading, load_base
@@ -42,6 +43,7 @@ __all__ = [
     "Output",
     "Policy",
     "Prophet",
+    "Verified",
     "decode",
     "generate",
     "load_base",
@@ -60,6 +62,7 @@ WHERE = {
     "Output": "sampling",
     "Policy": "decoding.policy",
     "Prophet": "decoding.prophet",
+    "Verified": "decoding.verified",
     "decode": "decoding.decode",
     "generate": "sampling",
     "load_base": "models.load",

@@ -67,6 +67,8 @@ def cost(lines: list[Generation], machine: Machine | None) -> dict[str, float | 
     return {
         "examples": len(lines),
         "base_forwards": forwards,
+        "canvases": (canvases := sum(line.canvases for line in lines)),
+        "canvases_per_forward": canvases / forwards,
         "sampler_passes": sum(line.sampler_passes for line in lines),
         "guide_passes": guided,
         "columns": sum(line.columns for line in lines),

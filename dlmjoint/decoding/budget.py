@@ -9,6 +9,7 @@ from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.refine import Joint, Refine
 from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Budget(Adaptive):
         if self.rate is not None and (not self.rate or min(self.rate) < 0):
             raise ConfigError(f"rate is {self.rate}, expected prices of 0 or more")
 
-    def prepare(self, refine: Refine) -> "Budget":
+    def prepare(self, base: Base, refine: Refine) -> "Budget":
         """With the sampler's own rate where none is given. Raises ConfigError if it has none."""
         if self.rate is not None:
             return self

@@ -101,7 +101,7 @@ class Policy:
             early = FirstOf((AtEnd(base.end_ids, base.eos_id), early))
         return replace(
             self,
-            commits_per_forward=self.schedule.prepare(refine),
+            commits_per_forward=self.schedule.prepare(base, refine),
             order=self.order.prepare(base),
             draw=self.draw.prepare(base),
             refine=refine,

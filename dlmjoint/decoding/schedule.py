@@ -11,6 +11,7 @@ from torch import Tensor
 from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.errors import ConfigError
+from dlmjoint.models.base import Base
 
 
 class Schedule(ABC):
@@ -19,8 +20,8 @@ class Schedule(ABC):
     adaptive: ClassVar[bool] = False
     """Whether what the model says decides how many there are: the host must then ask the device."""
 
-    def prepare(self, refine: Refine) -> "Schedule":
-        """The same schedule with what it takes from a loaded sampler."""
+    def prepare(self, base: Base, refine: Refine) -> "Schedule":
+        """What the loop uses, with what it takes from the base and a loaded sampler."""
         return self
 
     def most(self, length: int) -> int:

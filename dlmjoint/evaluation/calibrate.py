@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.order import entropy
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet, Staged, mean_gap
 from dlmjoint.decoding.turn import Turn
+from dlmjoint.decoding.verified import Verified
 from dlmjoint.distill.losses import forward_kl
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.metrics.intervals import share
@@ -21,10 +23,13 @@ from dlmjoint.evaluation.records import Score
 from dlmjoint.evaluation.running import generations
 from dlmjoint.evaluation.tasks.base import Task
 from dlmjoint.models.base import Base
+from dlmjoint.random import Noise
 from dlmjoint.trajectories.states import BATCH, cells, turns, write_recorded
 from dlmjoint.trajectories.store import TrajectoryStore
 from dlmjoint.types import Trajectory
 
+VERIFIED = 64
+"""Trajectories whose prompts are decoded to see which drafts stay."""
 LEVELS = 32
 """Thresholds tried per stage: quantiles of the gaps seen in it, and infinity."""
 
@@ -201,6 +206,36 @@ def price_per_nat(
     if not (entropies > 0).all():
         raise DataError("the trajectories are shorter than the depth, or the decoder is certain")
     return (kls / entropies).tolist()
+
+
+@torch.inference_mode()
+def acceptance(
+    base: Base,
+    policy: Policy,
+    trajectories: list[Trajectory],
+    depth: int,
+    order: str,
+    seed: int = 0,
+) -> list[float]:
+    """For depth 1, 2, ...: the share of a decoder's drafts that stay where all before them did, in rounds
+    of verified decoding after the trajectories' prompts. See `BestDrafts`."""
+    drafting = replace(policy, commits_per_forward=depth + 1, guide=Verified(order))
+    kept, made = np.zeros(depth), np.zeros(depth)
+    for first in range(0, len(trajectories), BATCH):
+        part = trajectories[first : first + BATCH]
+        canvas = base.canvas([t.prompt.tolist() for t in part], len(part[0].response))
+        noise = Noise(seed, tuple(t.example_id for t in part))
+        for step in decode(base, canvas, drafting, noise):
+            if step.refused is None:
+                continue
+            stayed = step.commits[-1].written.sum(-1).cpu()[:, None]
+            drafted = stayed + step.refused.written.sum(-1).cpu()[:, None]
+            number = torch.arange(1, depth + 1)
+            made += ((number <= stayed) & (number < drafted)).sum(0).numpy()
+            kept += (number < stayed).sum(0).numpy()
+    if not (made > 0).all():
+        raise DataError("no round has come to the last depth: take less, or more trajectories")
+    return (kept / made).tolist()
 
 
 def _next_token(

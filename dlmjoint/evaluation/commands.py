@@ -6,8 +6,17 @@ from rich.console import Console
 
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Prophet
+from dlmjoint.decoding.verified import CONTRACTS
 from dlmjoint.disk.provenance import provenance, write_json
-from dlmjoint.evaluation.calibrate import answer_of, choose, price_per_nat, read_recorded, replay
+from dlmjoint.evaluation.calibrate import (
+    VERIFIED,
+    acceptance,
+    answer_of,
+    choose,
+    price_per_nat,
+    read_recorded,
+    replay,
+)
 from dlmjoint.evaluation.running.plan import check, limited
 from dlmjoint.evaluation.running.run import REFERENCE_SEED, run, with_guides_alone
 from dlmjoint.evaluation.running.sharding import launch
@@ -136,7 +145,8 @@ def calibrate(
     dtype: str = "float32",
     revision: str | None = None,
 ) -> None:
-    """Choose Prophet's thresholds, and a budget's prices, from recorded exact trajectories.
+    """Choose Prophet's thresholds, a budget's prices and how many drafts stay, from recorded exact
+    trajectories.
 
     Args:
         base: folder or hub id of the frozen base.
@@ -147,7 +157,7 @@ def calibrate(
         task: whose extraction says what an answer is; the whole text by default.
         policy: the decoder: its sampler fills, where the fill needs one, and its next tokens are
             what a `Budget` is to price (marginals by default, a sampler under `refine`).
-        depth: tokens after the first that are priced.
+        depth: tokens after the first that are priced, and drafts that are verified.
         n: trajectories used, at most; half of them choose, half measure.
         output: also write the result there, as JSON.
         into: folder of the sampler that was priced: its config gets the prices, so that a `Budget`
@@ -171,6 +181,13 @@ def calibrate(
             "forwards_saved": found.forwards_saved,
         },
         "budget": {"rate": rate},
+        "verified": {
+            order: [
+                round(share, 4)
+                for share in acceptance(loaded, decoder, recorded[:VERIFIED], depth, order)
+            ]
+            for order in CONTRACTS
+        },
     }
     if output is not None:
         write_json(output, result | {"provenance": provenance({"trajectories": trajectories})})

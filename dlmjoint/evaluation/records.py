@@ -41,6 +41,8 @@ class Generation:
     writers: list[str]
     """writers[s]: whose distribution commit number s was drawn from, as in `Commit.writer`."""
     base_forwards: int
+    canvases: int
+    """Canvases they were about: more than forwards where drafts are verified."""
     sampler_passes: int
     guide_passes: int
     """Forwards of a guiding model."""

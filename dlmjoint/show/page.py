@@ -42,8 +42,12 @@ def data(recording: Recording, settings: Mapping[str, str]) -> dict[str, Any]:
     shown = steps_of(
         recording.speller, recording.prompt, blank, recording.written, len(recording.costs) - 1
     )
-    for step, cost in zip(shown["steps"], recording.costs, strict=True):
+    for step, cost, refused in zip(shown["steps"], recording.costs, recording.refused, strict=True):
         step["cost"] = cost_table(cost)
+        step["refused"] = [
+            {"column": draft.column, "text": recording.speller.pieces([draft.token])[0].text}
+            for draft in refused
+        ]
     return {"settings": dict(settings)} | shown
 
 

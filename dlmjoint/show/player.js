@@ -67,6 +67,12 @@ function makePlayer(keys) {
       item.append(text, " ", element("small", "", words));
       return item;
     });
+    items.push(...(data.steps[step].refused ?? []).map((draft) => {
+      const item = document.createElement("li");
+      item.append(element("code", "refused", JSON.stringify(draft.text)), " ",
+        element("small", "", `draft taken back, column ${draft.column}`));
+      return item;
+    }));
     const empty = step === 0 ? "nothing: decoding has not begun" : "nothing";
     if (!items.length) items.push(element("li", "note", empty));
     byId("wrote").replaceChildren(...items);

@@ -11,7 +11,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.show.pieces import Piece, Speller
-from dlmjoint.types import Canvas, Step
+from dlmjoint.types import Canvas, Commit, Step
 
 WRITERS = {"base": "base", "sampler": "joint sampler", "fill": "early fill", "end": "after the end"}
 """The values of `Commit.writer`, in words."""
@@ -53,6 +53,8 @@ class Recording:
         self.prompt: list[Piece] = self.speller.pieces(canvas.tokens[0, : self._start].tolist())
         self.written: list[Written] = []
         """All tokens so far, in writing order."""
+        self.refused: list[list[Written]] = [[]]
+        """After each step, from step 0: the drafts that were taken back in it."""
         self.costs: list[Tally] = [Tally(eos_id=base.eos_id)]
         """What the decoding had cost after each step, from step 0."""
 
@@ -64,13 +66,17 @@ class Recording:
     def add(self, step: Step, seconds: float) -> None:
         """Take in the next step; `seconds` is how long the decoding had run after it."""
         for commit in step.commits:
-            for column, token, log_prob in commit.entries()[0]:
-                place, prob = column - self._start, math.exp(log_prob)
-                entry = Written(place, token, commit.writer, prob, len(self.costs))
-                self.written.append(entry)
+            self.written += self._entries(commit)
+        self.refused.append([] if step.refused is None else self._entries(step.refused))
         cost = replace(self.costs[-1], seconds=seconds)
         cost.add(step)
         self.costs.append(cost)
+
+    def _entries(self, commit: Commit) -> list[Written]:
+        return [
+            Written(column - self._start, token, commit.writer, math.exp(log_prob), len(self.costs))
+            for column, token, log_prob in commit.entries()[0]
+        ]
 
     def ids(self, step: int) -> list[int | None]:
         """The response's ids after a step; None where there is a mask."""
@@ -118,6 +124,8 @@ def cost_table(cost: Tally) -> list[tuple[str, str]]:
     """A cost as names and values; sampler and guide only if they were asked, rates only once
     there is something to divide."""
     rows = [("tokens", str(cost.tokens)), ("base forwards", str(cost.base_forwards))]
+    if cost.canvases != cost.base_forwards:
+        rows.append(("canvases", str(cost.canvases)))
     if cost.sampler_passes:
         rows.append(("sampler passes", str(cost.sampler_passes)))
     if cost.guide_passes:

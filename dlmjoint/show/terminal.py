@@ -74,7 +74,19 @@ def render(
         subtitle_align="right",
     )
     cost = Text(cost_line(recording.costs[step]), style="bold")
-    return Group(prompt, panel, legend(named), cost)
+    return Group(prompt, panel, *_refused(recording), legend(named), cost)
+
+
+def _refused(recording: Recording) -> list[Text]:
+    """The drafts that the newest step has taken back, in a line of their own."""
+    drafts = recording.refused[recording.last]
+    if not drafts:
+        return []
+    line = Text("taken back: ", style="dim")
+    for draft in drafts:
+        (piece, *_) = recording.speller.pieces([draft.token])
+        line.append(piece.text.translate(VISIBLE), "dim strike").append(f" ({draft.column}) ")
+    return [line]
 
 
 def legend(named: bool = False) -> Text:

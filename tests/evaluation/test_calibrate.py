@@ -14,10 +14,11 @@ from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import Coherent
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.prophet import Columns, Prophet, Staged
-from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.calibrate import (
     Replay,
+    acceptance,
     answer_of,
     choose,
     exit_steps,
@@ -27,6 +28,7 @@ from dlmjoint.evaluation.calibrate import (
 )
 from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.tasks.word_problems import WordProblems
+from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler
 
 GREEDY = Policy(draw=Draw(temperature=0.0))
@@ -145,3 +147,16 @@ def test_trajectories_are_read_from_a_folder_or_from_generations(base, tmp_path,
 def test_a_task_without_answers_cannot_say_what_a_flip_is(base, recorded, setup) -> None:
     with pytest.raises(ConfigError, match="has no answers"):
         answer_of(base, setup.unconditional)(recorded[0])
+
+
+def test_a_sampler_that_changes_nothing_has_the_same_drafts_accepted_as_the_marginals(
+    random_dream: Dream,
+) -> None:
+    drawn = dlmjoint.generate(random_dream, 12, max_new_tokens=8).trajectories
+    still = Joint(JointSampler.from_base(random_dream, gain=0.0).eval())
+    marginals, joint = (
+        acceptance(random_dream, Policy(refine=refine).prepare(random_dream), drawn, 2, "drafted")
+        for refine in (Marginals(), still)
+    )
+    assert marginals == joint
+    assert all(0 < share < 1 for share in marginals)

@@ -50,6 +50,7 @@ def generation(text: str = "", **changes: object) -> Generation:
         "steps": [1, 2],
         "writers": ["base", "base"],
         "base_forwards": 1,
+        "canvases": 1,
         "sampler_passes": 0,
         "guide_passes": 0,
         "columns": 3,

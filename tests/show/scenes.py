@@ -84,7 +84,7 @@ def scripted(base: Base, text: str, prompt: str = HOSTILE, seed: int = 0) -> Sce
             state = state.write(commits[-1])
         one = torch.tensor([1])
         passes = torch.tensor([len(columns) - 1])
-        steps.append(Step(state, tuple(commits), one, passes, 0 * one, one))
+        steps.append(Step(state, tuple(commits), one, passes, 0 * one, one, one))
     return _scene(base, canvas, steps)
 
 

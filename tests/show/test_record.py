@@ -5,12 +5,17 @@ import torch
 
 import dlmjoint
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.verified import Verified
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
+from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
+from dlmjoint.show.page import data
 from dlmjoint.show.pieces import Draft, Speller
 from dlmjoint.show.record import Recording, cost_line, follow
+from tests.conftest import CHECKPOINTS
 from tests.show.scenes import POLICIES, Scene, decoded, shown, tokenizer_of
 
 PROMPT = "<|beginoftext|>Tom has 7 pens."
@@ -146,3 +151,18 @@ def test_several_rows_and_anchored_canvases_are_refused(tiny: TransformerBase) -
         Recording(tiny, tiny.canvas([[1], [1]], 4))
     with pytest.raises(ValueError, match="nothing but masks"):
         Recording(tiny, tiny.canvas([[1]], 4).anchor({0: [1]}))
+
+
+def test_drafts_that_were_taken_back_are_shown_with_their_step(tiny: TransformerBase) -> None:
+    sampler = JointSampler.from_pretrained(CHECKPOINTS / "tiny-joint")
+    policy = Policy(6, refine=Joint(sampler), guide=Verified()).prepare(tiny)
+    canvas = tiny.canvas([[tiny.bos_id]], 16)
+    (*_, recording) = follow(tiny, canvas, policy, Noise(1, (0,)))
+    content = data(recording, {})
+    made = recording.costs[-1]
+    drafted = sum(map(len, recording.refused)) + made.tokens
+    assert made.canvases < drafted
+    assert [len(step["refused"]) for step in content["steps"]] == [*map(len, recording.refused)]
+    number = next(n for n, drafts in enumerate(recording.refused) if drafts)
+    written = {entry.column for entry in recording.wrote(number)}
+    assert not written & {draft.column for draft in recording.refused[number]}

@@ -14,6 +14,7 @@ from dlmjoint.decoding.draw import Draw, forbid
 from dlmjoint.decoding.end_of_text import EndOfText
 from dlmjoint.errors import ConfigError, DataError, MismatchError
 from dlmjoint.models.dream import Dream
+from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.tiny.prompts import Questions
@@ -70,6 +71,23 @@ def test_log_probs_are_the_bases_own_at_every_state(
 def test_content_does_not_depend_on_the_batch_size(tmp_path: Path, batch_size: int) -> None:
     expected = _content(_draw(tmp_path / "a"))
     assert _content(_draw(tmp_path / "b", batch_size=batch_size)) == expected
+
+
+@pytest.mark.parametrize("drafter", ["marginals", "sampler"])
+def test_verified_drafts_leave_the_shards_what_they_are(tmp_path: Path, drafter: str) -> None:
+    sampler = None
+    if drafter == "sampler":
+        sampler = str(tmp_path / "sampler")
+        JointSampler.from_base(load_base(BASE)).save_pretrained(sampler)
+    plain = _draw(tmp_path / "plain")
+    drafted = _draw(tmp_path / "drafted", drafts=3, sampler=sampler)
+    assert _content(drafted) == _content(plain)
+    assert drafted.manifest == plain.manifest
+
+
+def test_a_sampler_without_drafts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="drafts is 1"):
+        _draw(tmp_path, sampler="anywhere")
 
 
 def test_an_interrupted_run_continues_to_the_same_content(tmp_path: Path) -> None:

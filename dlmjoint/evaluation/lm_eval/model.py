@@ -129,6 +129,7 @@ class DLMJoint(TemplateLM):
         tally = self.tally
         spent = {
             "base_forwards": tally.base_forwards,
+            "canvases": tally.canvases,
             "sampler_passes": tally.sampler_passes,
             "tokens": tally.tokens,
             "text_tokens": tally.text_tokens,

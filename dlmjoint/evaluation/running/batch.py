@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.tally import Tally
@@ -21,7 +20,7 @@ def decode_batch(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> li
     tally = Tally(eos_id=base.eos_id)
     steps = list(tally.timed(decode(base, canvas, policy, noise), base.device))
     trajectories = record(canvas, steps, noise.example_ids)
-    spent = _spent(steps) | {"cells": head_cells(canvas, steps, policy.grid(base))}
+    spent = _spent(steps) | {"cells": head_cells(canvas, steps, policy, base)}
     costs = {name: values.tolist() for name, values in spent.items()}
     shared = {
         "seconds": tally.seconds / rows,
@@ -40,18 +39,21 @@ def decode_batch(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> li
     ]
 
 
-def head_cells(canvas: Canvas, steps: list[Step], grid: Grid | None) -> Int[Tensor, " B"]:
-    """Per row, the cells whose logits were computed: those that may be written, once per forward
-    and once per sampler pass, and every written one once more, to draw its token from.
+def head_cells(canvas: Canvas, steps: list[Step], policy: Policy, base: Base) -> Int[Tensor, " B"]:
+    """Per row, the cells whose logits were computed: those that may be written, once per canvas the
+    base was asked about and once per sampler pass, and every written one once more, to draw its token
+    from.
 
-    What a guide rejects, and what an order or an early rule computes of its own, is not counted.
+    Of drafts that are verified every state counts as many as the first. What a guide rejects, and
+    what an order or an early rule computes of its own, is not counted.
     """
+    grid, each = policy.grid(base), policy.forward.forwards
     cells = torch.zeros(len(canvas.tokens), dtype=torch.long)
     for step in steps:
         left = canvas.masked.sum(-1).cpu()
         choice = canvas.masked if grid is None else canvas.masked & grid.first(canvas)
         ranked, passes = choice.sum(-1).cpu(), step.passes.cpu()
-        cells += torch.where(step.forwards.cpu() > 0, ranked, 0)
+        cells += ranked * step.canvases.cpu().div(each, rounding_mode="floor")
         for depth in range(1, int(passes.max()) + 1):
             # A pass follows a commit, so there is one mask less.
             cells += torch.where(passes >= depth, torch.minimum(ranked, left - depth), 0)
@@ -64,6 +66,7 @@ def _spent(steps: list[Step]) -> dict[str, Int[Tensor, " B"]]:
     """Per row, what the steps cost together."""
     parts = {
         "base_forwards": [step.forwards for step in steps],
+        "canvases": [step.canvases for step in steps],
         "sampler_passes": [step.passes for step in steps],
         "guide_passes": [step.guide_passes for step in steps],
         "columns": [step.columns for step in steps],

@@ -46,6 +46,8 @@ class Cost:
 
 COST = {
     "base_forwards": Cost("base forwards", counted=True),
+    "canvases": Cost("canvases", counted=True),
+    "canvases_per_forward": Cost("canvases / forward"),
     "columns": Cost("columns computed", counted=True),
     "sampler_passes": Cost("sampler passes", counted=True, better=0),
     "guide_passes": Cost("guide passes", counted=True, better=0),
@@ -202,13 +204,17 @@ def table_of(
     leave_out: Sequence[str] = (),
     costs: Sequence[str] = SPEED,
 ) -> Table:
-    """The table of one or several runs, by the run's name ("" for none)."""
+    """The table of one or several runs, by the run's name ("" for none). Where a decoder asks about
+    several canvases at once, a column more says how many."""
     rows: dict[str, Any] = {}
     for run, content in scores.items():
         parts = dict(content["decoders"])
         if content["ceiling"]:
             parts[CEILING] = {"tasks": content["ceiling"], "cost": {}}
         rows |= {f"{run}/{name}" if run else name: part for name, part in parts.items()}
+    several = any(part["cost"].get("canvases_per_forward", 1) != 1 for part in rows.values())
+    if several and "canvases_per_forward" not in costs:
+        costs = [*costs, "canvases_per_forward"]
     keys = [key for key in measured(rows) if key[1] not in leave_out]
     metrics = [metric for _, metric in keys]  # a title names the task where two have the metric
     shared = {metric for metric in metrics if metrics.count(metric) > 1}

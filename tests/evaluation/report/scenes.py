@@ -79,6 +79,7 @@ def _line(spelled: Any, example: int, k: int) -> dict[str, Any]:
         "steps": [1 + place // k for place in range(len(order))],
         "writers": ["sampler" if place % k else "base" for place in range(len(order))],
         "base_forwards": -(-len(order) // k),
+        "canvases": -(-len(order) // k),
         "sampler_passes": 0,
         "guide_passes": 0,
         "columns": 5,

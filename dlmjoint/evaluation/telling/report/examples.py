@@ -153,6 +153,7 @@ def _shown(line: Generation, grade: Mapping[str, Any] | None, speller: Speller) 
         step["cost"] = [("tokens", f"{done:,}"), ("steps", f"{number:,}"), *rate]
     spent = {
         "base forwards": line.base_forwards,
+        "canvases verified at once": 0 if line.canvases == line.base_forwards else line.canvases,
         "sampler passes": line.sampler_passes,
         "guide passes": line.guide_passes,
         "columns computed": line.columns,

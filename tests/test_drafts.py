@@ -47,9 +47,10 @@ def test_the_chosen_number_is_never_slower_than_token_by_token(
 ) -> None:
     chosen = BestDrafts((share,), rows=rows, device=device).prepare(random_dream, Marginals())
     size = measure(Dream, random_dream.config)
-    made = Round(size, device, rows, 256, 256, passes=0)
-    assert made.speed_up(chosen.count, expected_tokens((share,), chosen.count)) >= 1
-    assert made.speed_up(1, 1) == 1
+    made = Round(size, device, rows, 256, 256)
+    tokens = expected_tokens((share,), chosen.count)
+    assert made.speed_up(tokens, chosen.count, passes=0) >= 1
+    assert made.speed_up(1, 1, 0) == 1
 
 
 def test_it_is_a_schedule_of_a_policy(random_dream: Dream) -> None:

@@ -48,17 +48,17 @@ class Round:
     """Computed per canvas: of the window, where a cache leaves the others as they are."""
     length: int
     """Attended to."""
-    passes: int
-    """Sampler passes per draft."""
     element: int = 2
     """Bytes of a weight."""
 
-    def seconds(self, drafts: int) -> float:
-        """Of a forward about so many canvases per row, and the passes that have drafted them."""
+    def seconds(self, canvases: float = 1, passes: float = 0) -> float:
+        """Of a forward about so many canvases per row, and of as many sampler passes."""
         columns = self.rows * self.columns
         head = self.size.head * self.element
         forward = self.device.seconds(
-            forward_flops(self.size, columns * drafts, self.length, columns * drafts / 2),
+            forward_flops(
+                self.size, round(columns * canvases), self.length, columns * canvases / 2
+            ),
             block_bytes(self.size, self.element) + head,
             self.size.layers,
         )
@@ -67,11 +67,11 @@ class Round:
             self.size.layer_matrices * self.element + head,
             1,
         )
-        return forward + (drafts - 1) * self.passes * passed
+        return forward + passes * passed
 
-    def speed_up(self, drafts: int, tokens: float) -> float:
-        """Over one token per forward, where a round of so many drafts writes so many tokens."""
-        return tokens * self.seconds(1) / self.seconds(drafts)
+    def speed_up(self, tokens: float, canvases: float, passes: float) -> float:
+        """Over one token per forward, where a round of so much writes so many tokens."""
+        return tokens * self.seconds() / self.seconds(canvases, passes)
 
 
 def expected_tokens(acceptance: Sequence[float], drafts: int) -> float:
@@ -115,13 +115,13 @@ class BestDrafts(Schedule):
             raise ConfigError(f"the costs of {base.name} are not known: give a number of drafts")
         size = measure(type(base), base.config)
         length = self.length or self.columns
-        made = Round(size, self.device, self.rows, self.columns, length, refine.passes)
-        return Steady(
-            max(
-                range(1, self.cap + 1),
-                key=lambda drafts: made.speed_up(drafts, expected_tokens(self.acceptance, drafts)),
-            )
-        )
+        made = Round(size, self.device, self.rows, self.columns, length)
+
+        def speed_up(drafts: int) -> float:
+            passes = refine.passes * (drafts - 1)
+            return made.speed_up(expected_tokens(self.acceptance, drafts), drafts, passes)
+
+        return Steady(max(range(1, self.cap + 1), key=speed_up))
 
     def commits(self, forward: int, open_cells: Tensor, masked: Tensor, in_block: Tensor) -> Tensor:
         """Not before `prepare`."""

@@ -95,7 +95,7 @@ class Turn:
     def look(self, cells: Bool[Tensor, "B L"], most: int) -> None:
         """Take the watched cells and these, at most so many per row, in one look, whoever reads it."""
         wanted = cells if self.watched is None else cells | self.watched
-        self._seen = self._cells(cells, columns_of(wanted, most), self._rows)
+        self._seen = self._cells(cells, self._columns(wanted, most), self._rows)
 
     def cells(
         self, cells: Bool[Tensor, "B L"], most: int, rows: Int[Tensor, " R"] | None = None
@@ -105,12 +105,17 @@ class Turn:
         if self._seen is not None and rows is None:
             return self._seen.opened(cells.gather(1, self._seen.columns))
         if rows is None:
-            return self._cells(cells, columns_of(cells, most), self._rows)
-        return self._cells(cells[rows], columns_of(cells[rows], most), rows)
+            return self._cells(cells, self._columns(cells, most), self._rows)
+        return self._cells(cells[rows], self._columns(cells[rows], most), rows)
 
     def one(self, columns: Int[Tensor, "B 1"]) -> Cells:
         """One cell of every row, which may be written if it is a mask."""
         return self._cells(self.canvas.masked, columns, self._rows)
+
+    def _columns(self, cells: Bool[Tensor, "B L"], most: int) -> Int[Tensor, "B M"]:
+        """A rectangle that holds these cells. It is filled up with columns of the response: nothing is
+        drawn elsewhere, so there is no noise."""
+        return columns_of(cells[:, self.canvas.response], most) + self.canvas.response.start
 
     def _cells(self, cells: Tensor, columns: Tensor, rows: Tensor) -> Cells:
         start = self.canvas.response.start

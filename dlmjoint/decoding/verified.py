@@ -57,8 +57,8 @@ class DraftedOrder(Contract):
     owes = True
 
     def cells(self, turn: Turn, ahead: Ahead, drafted: Int[Tensor, "B 1"]) -> Cells:
-        """That one."""
-        return turn.one(drafted)
+        """That one; a state without a next draft has any."""
+        return turn.one(drafted.clamp(min=turn.canvas.response.start))
 
 
 CONTRACTS: dict[str, Contract] = {"exact": SameOrder(), "drafted": DraftedOrder()}
@@ -288,14 +288,15 @@ def _under_memory(
 
 
 def _lined_up(turn: Turn) -> Commit:
-    """The drafts with every row's own in front, in their order; at least one place for them."""
+    """The drafts with every row's own in front, in their order; at least one place for them. Where
+    there is none stands column 0, which is never written: not one that another draft has."""
     drafts = turn.drafts
     if drafts is None:
         none = torch.zeros_like(turn.canvas.tokens[:, :1])
         return Commit(none, none, torch.zeros_like(none, dtype=torch.float32), none.bool())
     front = columns_of(drafts.written, drafts.written.shape[1])
     return Commit(
-        drafts.columns.gather(1, front),
+        torch.where(drafts.written, drafts.columns, 0).gather(1, front),
         drafts.tokens.gather(1, front),
         drafts.log_probs.gather(1, front),
         drafts.written.gather(1, front),

@@ -15,6 +15,7 @@ from dlmjoint.decoding.ar_guide import ARGuide, LoadedGuide
 from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.cache import NoCache
 from dlmjoint.decoding.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.early import Coherent, FirstOf, Never
 from dlmjoint.decoding.end_of_text import EndOfText
 from dlmjoint.decoding.entropy_bound import EntropyBound
@@ -30,8 +31,9 @@ from dlmjoint.decoding.prophet import (
     Published,
     Staged,
 )
-from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.errors import ConfigError
+from dlmjoint.random import Noise
 from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World
 
 REFINES = {
@@ -158,3 +160,16 @@ def test_an_answer_region_off_the_canvas_is_refused(dream: World) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             dlmjoint.generate(dream.base, [[5]], Policy(early=Prophet(region=region)), LENGTH)
+
+
+def test_a_row_with_nothing_to_write_beside_others_is_no_matter_under_a_long_prompt(
+    world: World,
+) -> None:
+    """Rows with different numbers of masks: the shorter one has nothing to draw in the last passes."""
+    prompts = [[5] * (LENGTH + 9), [6] * 4]
+    anchors = [{0: [5, 6, 7, 8]}, {}]
+    for refine in (Marginals(), Joint(world.sampler)):
+        policy = Policy(5, refine=refine).prepare(world.base)
+        canvas = world.base.canvas(prompts, LENGTH, anchors)
+        (*_, last) = decode(world.base, canvas, policy, Noise(0, (0, 1)))
+        assert not last.canvas.masked.any()

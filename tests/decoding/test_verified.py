@@ -320,3 +320,11 @@ def test_five_hundred_samples_of_the_tiny_base_are_its_exact_ones_id_for_id() ->
         base, 500, Policy(4, refine=Joint(sampler), guide=Verified()), 55, seed=1
     )
     assert _same(exact, out)
+
+
+def test_a_long_prompt_does_not_matter_where_a_row_has_no_next_draft(world: World) -> None:
+    """Rows of different lengths have their last rounds with fewer drafts than there is room for."""
+    prompts = [[5] * 30, [6, 7] * 15]
+    policy = Policy(5, refine=Joint(world.sampler), guide=Verified("drafted"))
+    out = dlmjoint.generate(world.base, prompts, policy, LENGTH)
+    assert out.tally.tokens == 2 * LENGTH

@@ -12,3 +12,10 @@ def sent(values: tuple[int | float, ...], device: torch.device) -> Tensor:
     exact = torch.float64 if any(isinstance(value, float) for value in values) else torch.long
     with torch.inference_mode(False):  # training uses them too
         return torch.tensor(values, dtype=exact, device=device)
+
+
+@lru_cache(maxsize=8)
+def least(device: torch.device) -> Tensor:
+    """Minus infinity, in whatever type it meets."""
+    with torch.inference_mode(False):
+        return torch.full((), -torch.inf, device=device)

@@ -13,6 +13,7 @@ from dlmjoint.decoding.draw import Draw, in_parts
 from dlmjoint.decoding.look import Look, look_at, raw_gap
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
+from dlmjoint.decoding.sent import least, sent
 from dlmjoint.models.base import Base
 from dlmjoint.models.parts.canvas_cache import Prefix
 from dlmjoint.random import Noise
@@ -66,10 +67,11 @@ class Turn:
     """Rows that were finished in this turn, as far as the host knows."""
 
     def __post_init__(self) -> None:
-        none = torch.zeros_like(self.canvas.tokens[:, 0])
+        tokens = self.canvas.tokens
+        self._rows = sent(tuple(range(len(tokens))), tokens.device)
+        none = torch.zeros_like(self._rows)
         self.forwards = self.canvases = self.columns = self.passes = self.guide_passes = none
         self.asked, self.told = self.canvas, self.prediction
-        self._rows = torch.arange(len(self.passes), device=self.passes.device)
         self._seen: Cells | None = None
         self.drafting()
 
@@ -136,7 +138,8 @@ class Turn:
     def first(self, cells: Cells, count: int) -> Cells:
         """The first `count` open cells of every row in the order in which they are written; behind
         them come cells that are not open."""
-        rank = self.order.rank(cells, self.noise).masked_fill(~cells.open, -torch.inf)
+        rank = self.order.rank(cells, self.noise)
+        rank = torch.where(cells.open, rank, least(rank.device))
         if count == 1:
             return cells.at(rank.argmax(-1, keepdim=True))
         best = rank.sort(dim=-1, descending=True, stable=True).indices
@@ -193,10 +196,10 @@ class Turn:
         return commit
 
     def spend(self, forwards: int, renewed: Bool[Tensor, "B L"]) -> None:
-        """Count a forward of every row (two, where each is asked with and without its prompt)."""
-        self.forwards = self.forwards + forwards
-        self.canvases = self.canvases + forwards
-        self.columns = self.columns + (renewed & self.canvas.attends).sum(-1) * forwards
+        """Count the forward of every row (two, where each is asked with and without its prompt)."""
+        columns = (renewed & self.canvas.attends).sum(-1)
+        self.forwards = self.canvases = self.forwards + forwards
+        self.columns = columns if forwards == 1 else columns * forwards
 
     def spend_passes(self, times: Int[Tensor, " B"] | Bool[Tensor, " B"]) -> None:
         """Count what `improve` costs, so many times for each row."""

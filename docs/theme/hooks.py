@@ -178,7 +178,7 @@ def commands() -> str:
         parts += [f"## dlmjoint {verb}", _told(found), *_settings(found, "")]
     parts += [
         "## dlmjoint fit",
-        "`trainer` is Lightning's; `fit`, `validate`, `test` and `predict` take the same.",
+        "`trainer` is Lightning's. `data` may name another class by `class_path`. `validate` takes the same.",
     ]
     for prefix, name in zip(("model", "data"), TRAINER, strict=True):
         found = code()[name.removeprefix(f"{PACKAGE}.")]

@@ -140,7 +140,9 @@ class Verifying(Gate):
         what it has computed of a memory."""
         rows = columns_of(states.canvas.masked.any(-1)[None], len(ahead.rows))[0]
         owner = rows.div(states.count, rounding_mode="floor")
-        branches = None if self.memory is None else self.memory.branch(owner, len(turn.passes))
+        branches = None
+        if self.memory is not None:
+            branches = self.memory.branch(rows, states.count, len(turn.passes))
         asked = begin_turn(
             self.base,
             self.policy,

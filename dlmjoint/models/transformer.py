@@ -206,8 +206,7 @@ class TransformerBase(Base):
         )
         if some is None:
             return self._through(canvas.tokens, layout.all, memory)
-        view = layout.at(some.columns, some.held)
-        return self._through(canvas.tokens[:, some.columns], view, memory)
+        return some.through(canvas.tokens[:, some.columns], layout, self._through)
 
     def run(
         self,

@@ -1,11 +1,14 @@
 """The last computed state of every canvas cell, written by absolute position."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+
+from dlmjoint.models.parts.layout import Layout, View
 
 GROWTH = 256
 """Columns by which a growing memory grows at least."""
@@ -212,11 +215,21 @@ class CanvasMemory(Cache):
         """The number of canvas columns held."""
         return 0 if self.empty else self._length
 
-    def branch(self, rows: Int[Tensor, " R"], count: int) -> "Branches":
-        """Continuations of some of the `count` rows, as many of a row as it is named times."""
+    def through(
+        self,
+        tokens: Int[Tensor, "B W"],
+        layout: Layout,
+        network: Callable[[Tensor, View, "CanvasMemory"], Tensor],
+    ) -> Float[Tensor, "B W D"]:
+        """Send the announced columns through a network that calls `update` in each of its layers."""
+        return network(tokens, layout.at(self.columns, self.held), self)
+
+    def branch(self, slots: Int[Tensor, " R"], count: int, rows: int) -> "Branches":
+        """Continuations of the memory's `rows`, at most `count` of each: slot s of row b is number
+        b * count + s."""
         assert self.hidden is not None
-        halves = range(len(self.hidden) // count)
-        return Branches(self, torch.cat([rows + half * count for half in halves]))
+        halves = range(len(self.hidden) // rows)
+        return Branches(self, torch.cat([slots + half * rows * count for half in halves]), count)
 
     def adopt(
         self,
@@ -241,10 +254,11 @@ class CanvasMemory(Cache):
             if own is None
             else own[chosen] & any_chosen[:, None]
         )
-        for layer, new in branches.new.items():
-            for held, states in zip((self.keys, self.values), new, strict=True):
+        for layer in branches.new:
+            found = branches.computed(layer, chosen)
+            for held, states in zip((self.keys, self.values), found, strict=True):
                 held[layer] = self._room(held.get(layer), states, axis=2)
-                self._write(held[layer].transpose(1, 2), states[chosen].transpose(1, 2))
+                self._write(held[layer].transpose(1, 2), states.transpose(1, 2))
         # The old hidden states live on in a prediction.
         self.hidden = self._room(self.hidden.clone(), branches.hidden, axis=1)
         self.clean = self.clean.clone()
@@ -253,18 +267,42 @@ class CanvasMemory(Cache):
 
 
 class Branches(CanvasMemory):
-    """A memory continued several times over, for one forward: branches read what the trunk holds and
-    keep what they compute to themselves. Nothing of the trunk is copied for longer than a layer."""
+    """A memory continued several times over, for one forward: branches read what the trunk holds, which
+    is not copied for each of them, and keep what they compute to themselves.
 
-    def __init__(self, trunk: CanvasMemory, rows: Int[Tensor, " R"]) -> None:
+    The columns of all branches of a row are the queries of one, side by side, and see the trunk and
+    their own branch.
+    """
+
+    def __init__(self, trunk: CanvasMemory, slots: Int[Tensor, " R"], count: int) -> None:
         super().__init__(trunk.growing)
         assert trunk.hidden is not None
         assert trunk.clean is not None
-        self.trunk, self.rows = trunk, rows
+        self.trunk, self.slots, self.count = trunk, slots, count
+        rows = slots.div(count, rounding_mode="floor")
         self.hidden, self.clean = trunk.hidden[rows], trunk.clean[rows]
         self._computed = trunk._computed
-        self.new: dict[int, tuple[Float[Tensor, "R H W E"], Float[Tensor, "R H W E"]]] = {}
+        self.new: dict[int, tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q E"]]] = {}
         """Keys and values of the forward, layer by layer."""
+
+    def through(
+        self,
+        tokens: Int[Tensor, "R W"],
+        layout: Layout,
+        network: Callable[[Tensor, View, CanvasMemory], Tensor],
+    ) -> Float[Tensor, "R W D"]:
+        """See `CanvasMemory.through`. A row with fewer branches than another computes one of the others'
+        in the place of those it has not."""
+        assert self.trunk.clean is not None
+        places = len(self.trunk.clean) * self.count
+        branch = torch.arange(len(self.slots), device=self.slots.device)
+        rows = self.slots.new_zeros(places).index_copy(0, self.slots, branch).view(-1, self.count)
+        cells = self._cells
+        if cells is None:
+            cells = torch.ones_like(tokens, dtype=torch.bool)
+        view = layout.side_by_side(self.columns, cells, rows, self.held, self.trunk.held)
+        hidden = network(tokens[rows].flatten(1, 2), view, self)
+        return hidden.unflatten(1, (self.count, -1)).flatten(0, 1)[self.slots]
 
     def update(
         self,
@@ -274,13 +312,25 @@ class Branches(CanvasMemory):
         *args: object,
         **kwargs: object,
     ) -> tuple[Tensor, Tensor]:
-        """The trunk's keys and values of a layer, with each branch's own in place."""
+        """The trunk's keys and values of a layer, then the branches' own."""
         self.new[layer_idx] = key_states, value_states
         if self.whole:
             return key_states, value_states
-        found = []
-        for held, new in ((self.trunk.keys, key_states), (self.trunk.values, value_states)):
-            rows = self._room(held[layer_idx][self.rows], new, axis=2)
-            self._write(rows.transpose(1, 2), new.transpose(1, 2))
-            found.append(rows[:, :, : self.held])
-        return found[0], found[1]
+        keys, values = (
+            torch.cat([held[layer_idx][:, :, : self.trunk.held], new], dim=2)
+            for held, new in zip(
+                (self.trunk.keys, self.trunk.values), self.new[layer_idx], strict=True
+            )
+        )
+        return keys, values
+
+    def computed(self, layer: int, chosen: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        """Keys and values, [B, H, W, E], that some branches computed in a layer."""
+        keys, values = self.new[layer]
+        if self.whole:
+            return keys[chosen], values[chosen]
+        rows = self.slots[chosen].div(self.count, rounding_mode="floor")
+        slot = self.slots[chosen] % self.count
+        apart = (states.unflatten(2, (self.count, -1)) for states in (keys, values))
+        keys, values = (states[rows, :, slot] for states in apart)
+        return keys, values

@@ -69,7 +69,9 @@ class Layout:
         """Of all columns as queries."""
         with torch.inference_mode(False), torch.no_grad():
             if self.blocks is not None:
-                return View(self._block_mask(self.blocks, self.attends.shape[1]), self.rotary)
+                columns = torch.arange(self.attends.shape[1], device=self.attends.device)
+                seen = self._seen(columns, len(columns))
+                return View(as_mask(self.config, self.queries, seen), self.rotary)
             if not self.padded:
                 return View(None, self.rotary)
             seen = self.attends.clone()
@@ -84,14 +86,37 @@ class Layout:
         cos, sin = self.rotary
         rotary = (cos[:, columns], sin[:, columns])
         if self.blocks is not None:
-            return View(self._block_mask(self.blocks[:, columns], held), rotary)
+            return View(as_mask(self.config, self.queries, self._seen(columns, held)), rotary)
         mask = self.all.mask
         rows_of_queries = isinstance(mask, Tensor) and mask.ndim == 4
         return View(mask[:, :, columns] if rows_of_queries else mask, rotary)
 
-    def _block_mask(self, own: Int[Tensor, "B W"], held: int) -> Tensor:
-        """A query in the padding sees what its row's first block does: it means nothing, but it is a
-        number."""
-        assert self.blocks is not None
-        before = self.blocks[:, None, :held] <= own[:, :, None]
-        return as_mask(self.config, self.queries, before & self.attends.clone()[:, None, :held])
+    def side_by_side(
+        self,
+        columns: Int[Tensor, " W"],
+        cells: Bool[Tensor, "R W"],
+        rows: Int[Tensor, "B S"],
+        held: int,
+        shared: int,
+    ) -> View:
+        """Of some columns of S rows as the queries of one. Keys are the first `shared` columns, which
+        the rows have in common, and behind them each row's own columns, of which `cells` take the
+        place of those in common. Nothing sees another row's."""
+        seen = self._seen(columns, held)
+        computed = torch.zeros_like(seen[:, 0]).scatter(1, columns.expand_as(cells), cells)
+        common = (seen & ~computed[:, None])[:, :, :shared][rows].flatten(1, 2)
+        own = (seen[:, :, columns] & cells[:, None])[rows]
+        count, width = rows.shape[1], len(columns)
+        same = torch.eye(count, dtype=torch.bool, device=rows.device)[:, None, :, None]
+        apart = (same & own[:, :, :, None]).reshape(len(rows), count * width, count * width)
+        mask = as_mask(self.config, self.queries, torch.cat([common, apart], dim=-1))
+        cos, sin = (table[:, columns][rows].flatten(1, 2) for table in self.rotary)
+        return View(mask, (cos, sin))
+
+    def _seen(self, columns: Int[Tensor, " W"], held: int) -> Bool[Tensor, "B W L"]:
+        """Which of the first `held` columns some columns see. One in the padding sees what its row's
+        first block does: it means nothing, but it is a number."""
+        there = self.attends.clone()[:, None, :held]
+        if self.blocks is None:
+            return there.expand(-1, len(columns), -1)
+        return (self.blocks[:, None, :held] <= self.blocks[:, columns, None]) & there

@@ -1,16 +1,19 @@
 """How many drafts pay, by arithmetic."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import dlmjoint
 from dlmjoint.costs.arithmetic import measure
 from dlmjoint.costs.drafts import BestDrafts, Device, Round, expected_tokens
+from dlmjoint.costs.rounds import table
 from dlmjoint.decoding.refine import Marginals
 from dlmjoint.decoding.schedule import Steady
 from dlmjoint.decoding.verified import Verified
-from dlmjoint.errors import ConfigError
+from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.toy import TableModel
 
@@ -70,3 +73,30 @@ def test_what_cannot_be_reckoned_is_refused() -> None:
         Device(bytes_per_second=0)
     with pytest.raises(ConfigError, match="are not known"):
         BestDrafts((0.5,)).prepare(TableModel.random(), Marginals())
+
+
+def _line(forwards: int, canvases: int) -> str:
+    counts = {"base_forwards": forwards, "canvases": canvases, "columns": canvases * 12}
+    texts = {"prompt": [1] * 4, "tokens": [2] * 8, "order": [*range(8)], "sampler_passes": 0}
+    return json.dumps(counts | texts)
+
+
+def test_the_table_of_rounds_tells_what_a_round_gives_and_costs(
+    tmp_path: Path, random_dream: Dream
+) -> None:
+    for name, (forwards, canvases) in {"exact": (8, 8), "verified": (4, 16)}.items():
+        folder = tmp_path / "generations" / name
+        folder.mkdir(parents=True)
+        lines = [_line(forwards, canvases), _line(forwards, canvases)]
+        (folder / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    size = measure(Dream, random_dream.config)
+    launches, arithmetic = (
+        [line.split(" | ") for line in table(tmp_path, "texts", size, device)][2:]
+        for device in (BOUND_BY_LAUNCHES, BOUND_BY_ARITHMETIC)
+    )
+    assert launches[0][1:6] == ["8.00", "1.00", "1.00", "12.0", "0.00"]
+    assert launches[1][1:6] == ["4.00", "2.00", "4.00", "12.0", "0.00"]
+    assert {cell.strip(" |") for cell in launches[1][6:]} == {"2.00"}
+    assert {cell.strip(" |") for cell in arithmetic[1][6:]} == {"0.50"}
+    with pytest.raises(DataError, match="no generations of others"):
+        list(table(tmp_path, "others", size, Device()))

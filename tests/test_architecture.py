@@ -10,7 +10,7 @@ import dlmjoint
 
 ROOT = Path(dlmjoint.__file__).parent
 RANKS = [
-    {"types", "errors", "random", "disk", "signals", "verbs"},
+    {"types", "errors", "random", "disk", "signals", "verbs", "clock"},
     {"models"},
     {"decoding"},
     {"trajectories"},

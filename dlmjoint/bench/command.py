@@ -28,13 +28,15 @@ def bench(
     dtype: str | None = None,
     workdir: Path | None = None,
     output: Path | None = None,
+    minutes: float = 8,
 ) -> None:
     """Measure speed and memory side by side in one run.
 
     Args:
         suite: `all` compares with the paper's way: `fit`, `kl`, `decode`, `generate` and `storage`,
             each a suite of its own too; `full-size` loads, decodes and trains; `counts` counts what
-            decoders ask of a device, without a clock.
+            decoders ask of a device, without a clock; `gpu` measures all that a GPU must show, plain
+            and compiled, in a given time.
         models: folders, hub ids, or `dream-7b` and `llada-8b`, which are written with random weights
             of that size, `dream-7b:2` with its first two layers, `FOLDER:28` with 28 layers of the
             kind of that folder's; by default both on a GPU (Dream alone for comparisons), the tiny
@@ -50,6 +52,7 @@ def bench(
         workdir: where a temporary folder is made for random weights (16 GB per 7B base in bfloat16)
             and trajectories; the system's own place by default.
         output: also write the records there as JSON, after every point.
+        minutes: after which the suite `gpu` begins nothing more.
     """
     on_gpu = device.startswith("cuda") if device else torch.cuda.is_available()
     if on_gpu and not torch.cuda.is_available():
@@ -70,6 +73,7 @@ def bench(
             device=device or ("cuda" if on_gpu else "cpu"),
             dtype=dtype or ("bfloat16" if on_gpu else "float32"),
             workdir=Path(temporary),
+            minutes=minutes,
         )
         _run(chosen, setting, output)
 

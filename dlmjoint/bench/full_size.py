@@ -25,11 +25,11 @@ from dlmjoint.bench.measure import (
 from dlmjoint.bench.stand_ins.base import folder_of, is_random
 from dlmjoint.bench.stand_ins.trajectories import random_store
 from dlmjoint.bench.suite import Setting, Suite
+from dlmjoint.clock import clock
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.decoding.tally import clock
 from dlmjoint.distill.data import TrajectoryData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.models.joint import JointSampler
@@ -164,11 +164,11 @@ def _decoding(
         name: tokens(Policy(k, refine=Joint(sampler)) if joint else Policy(k))
         for name, (k, joint) in DECODERS.items()
     }
-    things |= {FORWARD: _forward(base, canvas), PASS: _pass(base, sampler, canvas)}
+    things |= {FORWARD: forward_alone(base, canvas), PASS: pass_alone(base, sampler, canvas)}
     return measure(things, setting.repeats, base.device)
 
 
-def _forward(base: TransformerBase, canvas: Canvas) -> Callable[[], int]:
+def forward_alone(base: TransformerBase, canvas: Canvas) -> Callable[[], int]:
     """One forward of the base, without logits."""
 
     @torch.inference_mode()
@@ -179,7 +179,7 @@ def _forward(base: TransformerBase, canvas: Canvas) -> Callable[[], int]:
     return once
 
 
-def _pass(base: TransformerBase, sampler: JointSampler, canvas: Canvas) -> Callable[[], int]:
+def pass_alone(base: TransformerBase, sampler: JointSampler, canvas: Canvas) -> Callable[[], int]:
     """One pass of the layer, without logits."""
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dlmjoint.decoding.tally import clock
+from dlmjoint.clock import clock
 
 Made = TypeVar("Made")
 

@@ -33,6 +33,8 @@ class Setting:
     device: str
     dtype: str
     workdir: Path
+    minutes: float = 8
+    """After which nothing more is begun; of the suite that is bounded by time."""
 
 
 class Suite(ABC):

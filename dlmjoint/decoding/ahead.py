@@ -111,6 +111,15 @@ class Ahead:
             tuple(opened), Window.of_bits(*window) if window else None, not (not_last or policy.schedule.adaptive),
         )  # fmt: skip
 
+    def stay(self, count: int, captured: bool) -> tuple[int, ...]:
+        """The rows of `count` that stay in the batch: the unfinished ones. Where forwards are captured,
+        finished ones fill it up to a power of two, so that shapes come again."""
+        if not captured:
+            return self.rows
+        size = min(count, 1 << (len(self.rows) - 1).bit_length())
+        finished = [row for row in range(count) if row not in set(self.rows)]
+        return (*self.rows, *finished[: size - len(self.rows)])
+
     def take(self, rows: Int[Tensor, " R"]) -> "Ahead":
         """The same of some rows."""
         watched = None if self.watched is None else self.watched[rows]

@@ -52,7 +52,10 @@ def begin_turn(
         watched=ahead.watched,
     )
     if known is None:
-        turn.spend(policy.forward.forwards, ahead.renew)
+        forwards = policy.forward.forwards
+        if len(ahead.rows) < len(canvas.tokens):  # finished rows that have stayed cost nothing
+            forwards = forwards * canvas.masked.any(-1)
+        turn.spend(forwards, ahead.renew)
     turn.look(ahead.candidates, ahead.seen)
     return turn
 

@@ -34,14 +34,13 @@ def decode(base: Base, canvas: Canvas, policy: Policy, noise: Noise) -> Iterator
         ahead = Ahead.of(speaker, live, policy, memory, forward, ahead)
         if not ahead.rows:
             return
-        if len(ahead.rows) < len(
-            live.tokens
-        ):  # finished rows leave the batch: they would only cost
-            left = columns_of(live.masked.any(-1)[None], len(ahead.rows))[0]
+        stay = ahead.stay(len(live.tokens), base.captured)
+        if len(stay) < len(live.tokens):  # finished rows leave the batch: they would only cost
+            left = columns_of(live.masked.any(-1)[None], len(stay))[0]
             if memory is not None:
                 memory.keep(left, len(live.tokens))
             gate.keep(left, len(live.tokens))
-            live, rows, noise = live.select(left), rows[left], noise.take(ahead.rows, left)
+            live, rows, noise = live.select(left), rows[left], noise.take(stay, left)
             ahead = ahead.take(left)
         turn = begin_turn(base, policy, live, noise, ahead, forward, memory, gate.known)
         turn.prefix = policy.refine.read(speaker, turn.prediction, live, memory)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -103,6 +102,8 @@ def look_at(logits: Float[Tensor, "*cells V"], gap: Float[Tensor, "*cells"] | No
         best=one.best.squeeze(-1),
         others=one.others,
         second=one.odds.amax(-1),
-        spread=torch.linalg.vecdot(one.behind, one.odds),  # without an array of the products
+        spread=one.behind.mul_(one.odds).sum(
+            -1
+        ),  # `vecdot` would take another array for the products
         gap=gap,
     )

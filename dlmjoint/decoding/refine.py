@@ -70,6 +70,9 @@ class Joint(Refine):
         """Itself, if the sampler was trained for this base; raises MismatchError otherwise."""
         self.sampler.check(base)
         nn.Module.to(self.sampler, base.device)
+        self.sampler.captured = False
+        if base.captured:
+            self.sampler.capture()
         return self
 
     def read(

@@ -1,6 +1,5 @@
-"""What a decoding cost. The clock is read here and nowhere else."""
+"""What a decoding cost."""
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dlmjoint.clock import Stopwatch
 from dlmjoint.types import Step
 
 
@@ -30,7 +30,7 @@ class Tally:
     text_tokens: int = 0
     """Tokens committed, end-of-text excluded."""
     seconds: float = 0.0
-    """Wall time inside `timed`, device synchronised."""
+    """Wall time inside `timed`, device synchronised, compiling left out."""
     peak_bytes: int = 0
     """Most device memory allocated; 0 on a CPU, which does not say."""
     eos_id: int = field(default=-1, repr=False)
@@ -39,12 +39,12 @@ class Tally:
         """Pass steps through, counting each and timing all of it."""
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        started, sums = clock(device), None
+        watch, sums = Stopwatch(device), None
         for step in steps:
             # Summed where it is: to ask for numbers here would be to wait for each forward.
             sums = self._sums(step) if sums is None else sums + self._sums(step)
             yield step
-        self.seconds += clock(device) - started
+        self.seconds += watch.seconds
         if sums is not None:
             self._add(sums)
         if device.type == "cuda":
@@ -77,10 +77,3 @@ _COUNTED = (
     *("tokens", "text_tokens"),
 )
 """Fields in the order in which they are summed."""
-
-
-def clock(device: torch.device) -> float:
-    """Seconds, after everything queued on the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -54,6 +54,8 @@ class Base(ABC):
     """Further ids that end an answer, as its generation config names them."""
     bits: int | None = None
     """Per weight, where the base was quantised."""
+    captured: bool = False
+    """Whether forwards are compiled for their shapes, so that these should come again."""
 
     @abstractmethod
     def predict(

@@ -21,8 +21,9 @@ from dlmjoint.models.files import differences, refuse_pickles
 from dlmjoint.models.load import Loading, find_family, last_block, load_base
 from dlmjoint.models.parts.attention import as_mask
 from dlmjoint.models.parts.canvas_cache import CanvasMemory, Prefix
+from dlmjoint.models.parts.captured import Captured
 from dlmjoint.models.parts.cast import cast
-from dlmjoint.models.parts.layout import Layout, View
+from dlmjoint.models.parts.layout import Layout, Rotary, View
 from dlmjoint.models.sampler_config import JointSamplerConfig
 from dlmjoint.models.transformer import TransformerBase
 
@@ -67,6 +68,8 @@ class JointSampler(PreTrainedModel):
         self.gain = nn.RMSNorm(width, eps=eps)
         self.rotary = family.new_rotary(layer)
         self._layout: Layout | None = None
+        self._captured: Captured | None = None
+        self.captured = False
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -105,11 +108,26 @@ class JointSampler(PreTrainedModel):
         finished block's states are the base's own, in every pass, so that what the sampler makes of
         them can be kept.
         """
-        hidden, inputs = self._inputs(embedding, hidden)
-        mask, rotary = self._view(inputs, positions, attends, padded)
-        update = self.block(inputs, attention_mask=mask, position_embeddings=rotary)
-        renewed = hidden + self.gain(cast(update, hidden.dtype))
+        hidden = cast(hidden, self.project.weight.dtype)
+        view = self._view(hidden, positions, attends, padded)
+        run = self._pass if self._captured is None or not self.captured else self._captured
+        renewed = run(embedding, hidden, view.mask, view.rotary)
         return renewed if renew is None else torch.where(renew[..., None], renewed, hidden)
+
+    def _pass(
+        self, embedding: Tensor, hidden: Tensor, mask: Tensor | None, rotary: Rotary
+    ) -> Tensor:
+        """What is compiled."""
+        hidden, inputs = self._inputs(embedding, hidden)
+        update = self.block(inputs, attention_mask=mask, position_embeddings=rotary)
+        return hidden + self.gain(cast(update, hidden.dtype))
+
+    def capture(self) -> None:
+        """Compile passes over whole canvases. Raises ConfigError where there is no compiler."""
+        if self._captured is None:
+            device = self.project.weight.device
+            self._captured = Captured(self._pass, "a sampler pass", device)
+        self.captured = True
 
     def read(
         self,
@@ -152,15 +170,15 @@ class JointSampler(PreTrainedModel):
         return torch.where(valid[..., None], hidden + self.gain(update.to(hidden.dtype)), hidden)
 
     def _view(
-        self, inputs: Tensor, positions: Tensor, attends: Tensor, padded: bool | None
+        self, hidden: Tensor, positions: Tensor, attends: Tensor, padded: bool | None
     ) -> View:
         if attends.ndim == 3:
-            return View(as_mask(self.layer_config, inputs, attends), self.rotary(inputs, positions))
+            return View(as_mask(self.layer_config, hidden, attends), self.rotary(hidden, positions))
         self._layout = layout = Layout.of(
             self.layer_config,
             self.attention,
             self.rotary,
-            inputs,
+            hidden,
             positions,
             attends,
             padded,

@@ -46,12 +46,19 @@ class Loading:
     that a row's logits depend on the other rows by about the error of quantisation."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
     """The attention kernel, by transformers' name."""
+    compile: bool = False
+    """Compile whole-canvas forwards, and a sampler's passes, for every shape they meet (CUDA graphs on a
+    GPU); takes a minute or so per shape, is announced, and counts in no speed. For decoding."""
 
     def __post_init__(self) -> None:
         if isinstance(self.device_map, dict) and "disk" in self.device_map.values():
             raise ConfigError(
                 "device_map puts modules on disk, where every forward would read them again: "
                 "quantise the base with bits, or give it more devices"
+            )
+        if self.compile and self.placed:
+            raise ConfigError(
+                "compile needs a base in its own precision on one device: leave out device_map and bits"
             )
         if self.bits is not None and importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigError(
@@ -218,6 +225,8 @@ def _load(
     base = family(network, tokenizer, name=files.name, revision=files.revision)
     base.bits, base.stop_ids = loading.bits, files.stop_ids
     check(base, wanted)
+    if loading.compile:
+        base.capture()
     return base
 
 

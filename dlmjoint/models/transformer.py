@@ -15,8 +15,9 @@ from dlmjoint.errors import LoadError
 from dlmjoint.models.base import Base
 from dlmjoint.models.parts.attention import Attention, as_mask
 from dlmjoint.models.parts.canvas_cache import CanvasMemory
+from dlmjoint.models.parts.captured import Captured
 from dlmjoint.models.parts.cast import cast
-from dlmjoint.models.parts.layout import Layout, View
+from dlmjoint.models.parts.layout import Layout, Rotary, View
 from dlmjoint.types import Canvas, Prediction
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -98,6 +99,14 @@ class TransformerBase(Base):
         self.max_length = config.max_position_embeddings
         self.attention = self.attention_of(config)
         self._layout: Layout | None = None
+        self._forward: Captured | None = None
+
+    def capture(self) -> None:
+        """Compile forwards of whole canvases; those with a memory, whose shapes are seldom the same twice,
+        stay as they are. Raises ConfigError where there is no compiler."""
+        if self._forward is None:
+            self._forward = Captured(self._whole, f"a forward of {self.name}", self.device)
+        self.captured = True
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -204,6 +213,9 @@ class TransformerBase(Base):
             canvas.padded,
             self._layout,
         )
+        if some is None and memory is None and self.captured and self._forward is not None:
+            # A clone: tensors made in inference mode and others are compiled for apart.
+            return self._forward(canvas.tokens.clone(), layout.all.mask, layout.rotary)
         if some is None:
             return self._through(canvas.tokens, layout.all, memory)
         return some.through(canvas.tokens[:, some.columns], layout, self._through)
@@ -220,6 +232,12 @@ class TransformerBase(Base):
         like = model.embed_tokens.weight.new_zeros(1).expand(*tokens.shape, 1)
         view = View(as_mask(self.config, like, seen), model.rotary_emb(like, positions))
         return self._through(tokens, view, None)
+
+    def _whole(
+        self, tokens: Int[Tensor, "B L"], mask: Tensor | None, rotary: Rotary
+    ) -> Float[Tensor, "B L D"]:
+        """What is compiled."""
+        return self._through(tokens, View(mask, rotary), None)
 
     def _through(
         self, tokens: Int[Tensor, "B W"], view: View, memory: CanvasMemory | None

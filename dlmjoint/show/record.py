@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from dlmjoint.clock import clock
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.tally import Tally, clock
+from dlmjoint.decoding.tally import Tally
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from dlmjoint.bench.command import bench
 from dlmjoint.bench.full_size import DECODERS, FORWARD, PASS, FullSize, described, lengths_held
+from dlmjoint.bench.gpu import OnGPU
 from dlmjoint.bench.measure import Measured, measure, restart_host_peak, within_memory
 from dlmjoint.bench.stand_ins import base as random_base
 from dlmjoint.bench.stand_ins.base import config_of, published_names, write_random_base
@@ -137,6 +138,29 @@ def test_the_suite_measures_loading_every_point_and_a_training_step(
         assert record["trained_parameters"] > 0
         assert record["measured"]["training step"]["seconds"]["low"] > 0
     assert not (tmp_path / "trajectories").exists()
+
+
+def test_the_gpu_suite_measures_everything_plain_and_compiled_and_stops_when_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    folder, said = _folder("dream-7b", tmp_path / "base"), []
+    setting = replace(_setting(folder, tmp_path), batch_sizes=[2], repeats=1)
+    point, training = OnGPU().run(setting, said.append)
+    assert json.loads(json.dumps(point)) == point
+    assert training["measured"]["training step"]["seconds"]["low"] > 0
+    measured = point["measured"]
+    for name in ("exact", "marginals K=4", "joint K=4", "joint K=8"):
+        assert measured[name]["count"] == measured[f"{name}, compiled"]["count"] > 0
+        assert measured[name]["waits"] <= 2  # one per forward, and the noise once
+    for suffix in ("", ", compiled"):
+        assert measured[FORWARD + suffix]["seconds"]["low"] > 0
+        assert measured[f"joint K=4{suffix}"]["share_of_ideal"]["median"] > 0
+    assert lines_of([point, training])
+    (left,) = OnGPU().run(replace(setting, minutes=0), said.append)
+    assert left["point"] == "left out"
+    assert "time is up" in said[-1]
+    assert not lines_of([left])
 
 
 def test_a_length_beyond_the_base_is_cut_and_said_so(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ DRAWS_LITTLE = (
     "joint K=4, end of text", "joint K=4, FreeCache, Prophet", "budget",
 )  # fmt: skip
 """Decoders that draw few of the cells they look at: a draw writes nine arrays as wide as the
-vocabulary, five of them noise, where a look writes three."""
+vocabulary, five of them noise, where a look writes four: the logits, in their place their differences to
+the greatest and at last the products, and beside them the exponentials."""
 
 
 @cache
@@ -47,8 +48,8 @@ def test_four_joint_tokens_take_half_the_operations_they_took() -> None:
 
 
 @pytest.mark.parametrize("name", DRAWS_LITTLE)
-def test_a_forward_writes_at_most_four_times_its_logits(name: str) -> None:
-    assert _counted(name)["vocabulary"] <= 4
+def test_a_forward_writes_at_most_five_times_its_logits(name: str) -> None:
+    assert _counted(name)["vocabulary"] <= 5
 
 
 def test_what_makes_the_host_wait_is_counted_and_nothing_else() -> None:

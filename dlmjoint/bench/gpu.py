@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from dlmjoint.bench.counting import counted
+from dlmjoint.bench.counts import counted
 from dlmjoint.bench.full_size import (
     FORWARD,
     PASS,

@@ -114,9 +114,7 @@ class JointSampler(PreTrainedModel):
         renewed = run(embedding, hidden, view.mask, view.rotary)
         return renewed if renew is None else torch.where(renew[..., None], renewed, hidden)
 
-    def _pass(
-        self, embedding: Tensor, hidden: Tensor, mask: Tensor | None, rotary: Rotary
-    ) -> Tensor:
+    def _pass(self, embedding: Tensor, hidden: Tensor, mask: Any, rotary: Rotary) -> Tensor:
         """What is compiled."""
         hidden, inputs = self._inputs(embedding, hidden)
         update = self.block(inputs, attention_mask=mask, position_embeddings=rotary)
@@ -124,9 +122,8 @@ class JointSampler(PreTrainedModel):
 
     def capture(self) -> None:
         """Compile passes over whole canvases. Raises ConfigError where there is no compiler."""
-        if self._captured is None:
-            device = self.project.weight.device
-            self._captured = Captured(self._pass, "a sampler pass", device)
+        device = self.project.weight.device
+        self._captured = self._captured or Captured(self._pass, "a sampler pass", device)
         self.captured = True
 
     def read(

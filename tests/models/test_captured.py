@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dlmjoint.errors import ConfigError
-from dlmjoint.models.parts.captured import Captured, check_compiler
 from dlmjoint.models.load import Loading
+from dlmjoint.models.parts.captured import Captured, check_compiler
 
 
 @pytest.mark.slow

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from dlmjoint.bench.command import bench
-from dlmjoint.bench.counting import counting
-from dlmjoint.bench.counts import DECODERS, asked, described
+from dlmjoint.bench.counts import DECODERS, asked, counting, described
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase

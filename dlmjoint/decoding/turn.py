@@ -199,7 +199,9 @@ class Turn:
         """Count the forward of every row (two, where each is asked with and without its prompt)."""
         columns = (renewed & self.canvas.attends).sum(-1)
         self.forwards = self.canvases = self.forwards + forwards
-        self.columns = columns if isinstance(forwards, int) and forwards == 1 else columns * forwards
+        self.columns = (
+            columns if isinstance(forwards, int) and forwards == 1 else columns * forwards
+        )
 
     def spend_passes(self, times: Int[Tensor, " B"] | Bool[Tensor, " B"]) -> None:
         """Count what `improve` costs, so many times for each row."""

@@ -13,15 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlmjoint.decoding.ar_guide import ARGuide
-    from dlmjoint.decoding.budget import Budget
+    from dlmjoint.decoding.caches.freecache import FreeCache
     from dlmjoint.decoding.decode import decode
     from dlmjoint.decoding.draw import Draw
-    from dlmjoint.decoding.freecache import FreeCache
+    from dlmjoint.decoding.early_rules.prophet import Prophet
+    from dlmjoint.decoding.guides.ar_guide import ARGuide
+    from dlmjoint.decoding.guides.verified import Verified
     from dlmjoint.decoding.policy import Policy
-    from dlmjoint.decoding.prophet import Prophet
     from dlmjoint.decoding.refine import Joint, Marginals
-    from dlmjoint.decoding.verified import Verified
+    from dlmjoint.decoding.schedules.budget import Budget
     from dlmjoint.models.base import Base
     from dlmjoint.models.joint import JointSampler
     from dlmjoint.models.load import Loading, load_base
@@ -49,11 +49,11 @@ __all__ = [
     "load_base",
 ]
 WHERE = {
-    "ARGuide": "decoding.ar_guide",
+    "ARGuide": "decoding.guides.ar_guide",
     "Base": "models.base",
-    "Budget": "decoding.budget",
+    "Budget": "decoding.schedules.budget",
     "Draw": "decoding.draw",
-    "FreeCache": "decoding.freecache",
+    "FreeCache": "decoding.caches.freecache",
     "Joint": "decoding.refine",
     "JointSampler": "models.joint",
     "Loading": "models.load",
@@ -61,8 +61,8 @@ WHERE = {
     "Noise": "random",
     "Output": "sampling",
     "Policy": "decoding.policy",
-    "Prophet": "decoding.prophet",
-    "Verified": "decoding.verified",
+    "Prophet": "decoding.early_rules.prophet",
+    "Verified": "decoding.guides.verified",
     "decode": "decoding.decode",
     "generate": "sampling",
     "load_base": "models.load",

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.tally import Tally
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base, Texts
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
+from dlmjoint.trajectories.tally import Tally
 from dlmjoint.types import Trajectory
 
 Prompts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "B P"] | int

@@ -10,9 +10,9 @@ import dlmjoint
 from dlmjoint.costs.arithmetic import measure
 from dlmjoint.costs.drafts import BestDrafts, Device, Round, expected_tokens
 from dlmjoint.costs.rounds import table
+from dlmjoint.decoding.guides.verified import Verified
 from dlmjoint.decoding.refine import Marginals
 from dlmjoint.decoding.schedule import Steady
-from dlmjoint.decoding.verified import Verified
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.toy import TableModel

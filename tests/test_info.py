@@ -14,9 +14,9 @@ import dlmjoint
 from dlmjoint import cli
 from dlmjoint.costs import arithmetic, memory, speed
 from dlmjoint.costs.arithmetic import Setting, Size
+from dlmjoint.decoding.caches.exact_blocks import ExactBlocks
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.distill.chunked import GPU_LOGITS, Cells, divergences

@@ -20,19 +20,19 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from dlmjoint.bench.full_size import lengths_held, new_sampler
 from dlmjoint.bench.on_base import OnBase
 from dlmjoint.bench.suite import Setting
-from dlmjoint.decoding.accept import TopK
-from dlmjoint.decoding.ar_guide import LoadedGuide
-from dlmjoint.decoding.budget import Budget
-from dlmjoint.decoding.confidence import ConfidenceThreshold
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.end_of_text import EndOfText
-from dlmjoint.decoding.entropy_bound import EntropyBound
-from dlmjoint.decoding.freecache import FreeCache
+from dlmjoint.decoding.early_rules.end_of_text import EndOfText
+from dlmjoint.decoding.early_rules.prophet import Prophet
+from dlmjoint.decoding.guides.accept import TopK
+from dlmjoint.decoding.guides.ar_guide import LoadedGuide
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.schedules.budget import Budget
+from dlmjoint.decoding.schedules.confidence import ConfidenceThreshold
+from dlmjoint.decoding.schedules.entropy_bound import EntropyBound
 from dlmjoint.models.base import Base
 from dlmjoint.models.causal import Autoregressive
 from dlmjoint.models.joint import JointSampler

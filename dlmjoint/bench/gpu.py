@@ -22,11 +22,11 @@ from dlmjoint.bench.full_size import (
 from dlmjoint.bench.measure import Measured, against, free_memory, measure
 from dlmjoint.bench.stand_ins.base import folder_of, is_random
 from dlmjoint.bench.suite import Setting, Suite
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.freecache import FreeCache
+from dlmjoint.decoding.early_rules.prophet import Prophet
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base

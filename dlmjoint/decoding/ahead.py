@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Grid
+from dlmjoint.decoding.looks.cells import Grid
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.base import Base
 from dlmjoint.models.parts.canvas_cache import CanvasMemory, Window

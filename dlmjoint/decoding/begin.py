@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dlmjoint.decoding.ahead import Ahead
-from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.guide import Known
+from dlmjoint.decoding.looks.cells import Cells
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.turn import Turn

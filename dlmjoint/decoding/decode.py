@@ -7,7 +7,7 @@ import torch
 
 from dlmjoint.decoding.ahead import Ahead
 from dlmjoint.decoding.begin import begin_turn
-from dlmjoint.decoding.cells import columns_of
+from dlmjoint.decoding.looks.cells import columns_of
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.write import write_tokens
 from dlmjoint.models.base import Base

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.look import odds_of
-from dlmjoint.decoding.sent import sent
+from dlmjoint.decoding.looks.look import odds_of
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import IMPOSSIBLE, Base
 from dlmjoint.models.parts.cast import cast

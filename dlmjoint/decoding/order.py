@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells
-from dlmjoint.decoding.sent import sent
+from dlmjoint.decoding.looks.cells import Cells
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 

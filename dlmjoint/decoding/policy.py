@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field, replace
 
 from dlmjoint.decoding.cache import CachePolicy, NoCache
-from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import EarlyCommit, FirstOf, Never
-from dlmjoint.decoding.end_of_text import AtEnd
+from dlmjoint.decoding.early_rules.end_of_text import AtEnd
 from dlmjoint.decoding.forward import Conditional, Forward
 from dlmjoint.decoding.guide import Guide, NoGuide
+from dlmjoint.decoding.looks.cells import Grid
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.refine import Marginals, Refine
 from dlmjoint.decoding.schedule import Schedule, Steady

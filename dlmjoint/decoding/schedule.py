@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.looks.cells import Cells
 from dlmjoint.decoding.refine import Refine
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base

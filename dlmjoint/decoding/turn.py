@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells, Grid, columns_of
 from dlmjoint.decoding.draw import Draw, in_parts
-from dlmjoint.decoding.look import Look, look_at, raw_gap
+from dlmjoint.decoding.looks.cells import Cells, Grid, columns_of
+from dlmjoint.decoding.looks.look import Look, look_at, raw_gap
+from dlmjoint.decoding.looks.sent import least, sent
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.refine import Refine
-from dlmjoint.decoding.sent import least, sent
 from dlmjoint.models.base import Base
 from dlmjoint.models.parts.canvas_cache import Prefix
 from dlmjoint.random import Noise

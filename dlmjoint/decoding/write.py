@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from dlmjoint.decoding.ahead import Ahead
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.looks.cells import Cells
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.schedule import Schedule
-from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 
 

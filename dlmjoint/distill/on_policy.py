@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dlmjoint.decoding.cells import Grid
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import Never
+from dlmjoint.decoding.looks.cells import Grid
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.early_rules.prophet import Prophet, Staged, mean_gap
+from dlmjoint.decoding.guides.verified import Verified
 from dlmjoint.decoding.order import entropy
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet, Staged, mean_gap
 from dlmjoint.decoding.turn import Turn
-from dlmjoint.decoding.verified import Verified
 from dlmjoint.distill.losses import forward_kl
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.metrics.intervals import share

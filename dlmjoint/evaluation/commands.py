@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dlmjoint.decoding.early_rules.prophet import Prophet
+from dlmjoint.decoding.guides.verified import CONTRACTS
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet
-from dlmjoint.decoding.verified import CONTRACTS
 from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.evaluation.calibrate import (
     VERIFIED,

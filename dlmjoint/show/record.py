@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from dlmjoint.clock import clock
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.tally import Tally
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.show.pieces import Piece, Speller
+from dlmjoint.trajectories.tally import Tally
 from dlmjoint.types import Canvas, Commit, Step
 
 WRITERS = {"base": "base", "sampler": "joint sampler", "fill": "early fill", "end": "after the end"}

@@ -15,14 +15,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from dlmjoint.decoding.cache import NoCache
+from dlmjoint.decoding.caches.exact_blocks import ExactBlocks
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import EarlyCommit, Never
-from dlmjoint.decoding.exact_blocks import ExactBlocks
+from dlmjoint.decoding.guides.verified import Verified
 from dlmjoint.decoding.order import LowEntropy, Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Marginals, Trained
-from dlmjoint.decoding.verified import Verified
 from dlmjoint.disk.provenance import write_provenance
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base

@@ -7,17 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import dlmjoint
-from dlmjoint.decoding.accept import Aggressive, MinimumProbability, Stochastic, TopK, TopKRelative
-from dlmjoint.decoding.ar_guide import LoadedGuide
-from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.cache import NoCache
-from dlmjoint.decoding.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.caches.fastdllm import DualCache, PrefixCache
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.early import Coherent, FirstOf, Never
-from dlmjoint.decoding.end_of_text import EndOfText
-from dlmjoint.decoding.entropy_bound import EntropyBound
-from dlmjoint.decoding.fastdllm import DualCache, PrefixCache
+from dlmjoint.decoding.early_rules.end_of_text import EndOfText
+from dlmjoint.decoding.early_rules.prophet import Columns, Linear, Prophet, Staged
 from dlmjoint.decoding.forward import ClassifierFree, Conditional
-from dlmjoint.decoding.freecache import FreeCache
+from dlmjoint.decoding.guides.accept import (
+    Aggressive,
+    MinimumProbability,
+    Stochastic,
+    TopK,
+    TopKRelative,
+)
+from dlmjoint.decoding.guides.ar_guide import LoadedGuide
 from dlmjoint.decoding.order import (
     EndsLast,
     HighProbability,
@@ -27,10 +31,12 @@ from dlmjoint.decoding.order import (
     Random,
 )
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Columns, Linear, Prophet, Staged
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
-from dlmjoint.decoding.sdar import BlockSteady, BlockThreshold
+from dlmjoint.decoding.schedules.budget import Budget
+from dlmjoint.decoding.schedules.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.schedules.entropy_bound import EntropyBound
+from dlmjoint.decoding.schedules.sdar import BlockSteady, BlockThreshold
 from dlmjoint.errors import ConfigError
 from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells
-from dlmjoint.decoding.look import Look, look_at, raw_gap
+from dlmjoint.decoding.looks.cells import Cells
+from dlmjoint.decoding.looks.look import Look, look_at, raw_gap
 
 
 def cells_of(logits: Tensor) -> Cells:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.budget import Budget
-from dlmjoint.decoding.confidence import ConfidenceFactor, ConfidenceThreshold
 from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.order import HighProbability
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
+from dlmjoint.decoding.schedules.budget import Budget
+from dlmjoint.decoding.schedules.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.schedules.entropy_bound import EntropyBound
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.random import Noise

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 
 import dlmjoint
 from dlmjoint.decoding.cache import CachePolicy, NoCache
+from dlmjoint.decoding.caches.exact_blocks import ExactBlocks
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.entropy_bound import EntropyBound
-from dlmjoint.decoding.exact_blocks import ExactBlocks
-from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.order import HighProbability, LeftToRight
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.sdar import BlockSteady, BlockThreshold, tokens_of
+from dlmjoint.decoding.schedules.entropy_bound import EntropyBound
+from dlmjoint.decoding.schedules.sdar import BlockSteady, BlockThreshold, tokens_of
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.causal import Autoregressive
 from dlmjoint.models.joint import JointSampler

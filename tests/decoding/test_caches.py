@@ -7,9 +7,9 @@ import torch
 
 import dlmjoint
 from dlmjoint.decoding.cache import NoCache
+from dlmjoint.decoding.caches.fastdllm import DualCache, PrefixCache
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.fastdllm import DualCache, PrefixCache
-from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.models.parts.canvas_cache import CanvasMemory

@@ -7,31 +7,31 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.accept import (
-    Agreement,
-    TopK,
-)
-from dlmjoint.decoding.ar_guide import ARGuide, LoadedGuide
-from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.cache import NoCache
-from dlmjoint.decoding.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.caches.fastdllm import DualCache, PrefixCache
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.early import Coherent, FirstOf, Never
-from dlmjoint.decoding.end_of_text import EndOfText
-from dlmjoint.decoding.entropy_bound import EntropyBound
-from dlmjoint.decoding.fastdllm import DualCache, PrefixCache
-from dlmjoint.decoding.forward import ClassifierFree
-from dlmjoint.decoding.freecache import FreeCache
-from dlmjoint.decoding.order import LeftToRight
-from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import (
+from dlmjoint.decoding.early_rules.end_of_text import EndOfText
+from dlmjoint.decoding.early_rules.prophet import (
     AfterAnchor,
     Columns,
     Prophet,
     Published,
     Staged,
 )
+from dlmjoint.decoding.forward import ClassifierFree
+from dlmjoint.decoding.guides.accept import (
+    Agreement,
+    TopK,
+)
+from dlmjoint.decoding.guides.ar_guide import ARGuide, LoadedGuide
+from dlmjoint.decoding.order import LeftToRight
+from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
+from dlmjoint.decoding.schedules.budget import Budget
+from dlmjoint.decoding.schedules.confidence import ConfidenceFactor, ConfidenceThreshold
+from dlmjoint.decoding.schedules.entropy_bound import EntropyBound
 from dlmjoint.errors import ConfigError
 from dlmjoint.random import Noise
 from tests.decoding.worlds import GREEDY, LENGTH, PROMPTS, World

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.freecache import FreeCache
+from dlmjoint.decoding.early_rules.prophet import Columns, Prophet, Staged
 from dlmjoint.decoding.order import HighProbability, LowEntropy, Margin, Order
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Columns, Prophet, Staged
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.decoding.schedule import DreamSchedule, LladaSchedule
 from dlmjoint.models.joint import JointSampler

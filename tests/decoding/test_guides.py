@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.accept import (
+from dlmjoint.decoding.decode import decode
+from dlmjoint.decoding.guide import Gate, NoGuide
+from dlmjoint.decoding.guides.accept import (
     Accept,
     Aggressive,
     Agreement,
@@ -15,9 +17,7 @@ from dlmjoint.decoding.accept import (
     TopK,
     TopKRelative,
 )
-from dlmjoint.decoding.ar_guide import LoadedGuide
-from dlmjoint.decoding.decode import decode
-from dlmjoint.decoding.guide import Gate, NoGuide
+from dlmjoint.decoding.guides.ar_guide import LoadedGuide
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.turn import Turn

@@ -6,8 +6,8 @@ import torch
 from dlmjoint.decoding import draw
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw, in_parts
+from dlmjoint.decoding.early_rules.prophet import Prophet, Staged
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet, Staged
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise

@@ -6,18 +6,12 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.accept import (
-    TopK,
-)
-from dlmjoint.decoding.ar_guide import LoadedGuide
+from dlmjoint.decoding.caches.fastdllm import DualCache
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.early import Coherent
-from dlmjoint.decoding.end_of_text import EndOfText
-from dlmjoint.decoding.fastdllm import DualCache
-from dlmjoint.decoding.freecache import FreeCache
-from dlmjoint.decoding.order import LeftToRight
-from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import (
+from dlmjoint.decoding.early_rules.end_of_text import EndOfText
+from dlmjoint.decoding.early_rules.prophet import (
     AfterAnchor,
     Columns,
     Linear,
@@ -25,6 +19,12 @@ from dlmjoint.decoding.prophet import (
     Published,
     Staged,
 )
+from dlmjoint.decoding.guides.accept import (
+    TopK,
+)
+from dlmjoint.decoding.guides.ar_guide import LoadedGuide
+from dlmjoint.decoding.order import LeftToRight
+from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.models.dream import Dream

@@ -12,19 +12,19 @@ import torch
 from scipy.stats import chisquare
 
 import dlmjoint
-from dlmjoint.decoding import verified
 from dlmjoint.decoding.cache import NoCache
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.caches.exact_blocks import ExactBlocks
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.exact_blocks import ExactBlocks
-from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.guide import NoGuide
+from dlmjoint.decoding.guides import verified
+from dlmjoint.decoding.guides.verified import Verified
+from dlmjoint.decoding.looks.cells import Cells
 from dlmjoint.decoding.order import LowEntropy
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals, Refine
 from dlmjoint.decoding.schedule import DreamSchedule
 from dlmjoint.decoding.turn import Turn
-from dlmjoint.decoding.verified import Verified
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 from dlmjoint.models.joint import JointSampler

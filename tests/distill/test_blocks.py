@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import dlmjoint
+from dlmjoint.decoding.caches.exact_blocks import ExactBlocks
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.exact_blocks import ExactBlocks
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
 from dlmjoint.distill.data import TrajectoryData

@@ -9,12 +9,12 @@ import torch
 
 import dlmjoint
 from dlmjoint.cli import main
-from dlmjoint.decoding.budget import Budget
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import Coherent
+from dlmjoint.decoding.early_rules.prophet import Columns, Prophet, Staged
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Columns, Prophet, Staged
 from dlmjoint.decoding.refine import Joint, Marginals
+from dlmjoint.decoding.schedules.budget import Budget
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.evaluation.calibrate import (
     Replay,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import dlmjoint
-from dlmjoint.decoding.ar_guide import ARGuide
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.guides.ar_guide import ARGuide
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.evaluation.metrics.accuracy import Accuracy

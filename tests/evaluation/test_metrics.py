@@ -12,9 +12,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.entropy_bound import EntropyBound
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.decoding.schedules.entropy_bound import EntropyBound
 from dlmjoint.errors import ConfigError, DataError, LoadError
 from dlmjoint.evaluation.judges.features import features
 from dlmjoint.evaluation.judges.judge import language_judge

@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from dlmjoint.costs.arithmetic import Setting, decode_flops, measure
 from dlmjoint.costs.decoded import Machine, cost
 from dlmjoint.costs.speed import bytes_read
+from dlmjoint.decoding.caches.freecache import FreeCache
 from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.freecache import FreeCache
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Trained
 from dlmjoint.errors import ConfigError

@@ -8,9 +8,9 @@ import logging
 import sys
 
 import dlmjoint
-from dlmjoint.decoding.confidence import ConfidenceThreshold
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Trained
+from dlmjoint.decoding.schedules.confidence import ConfidenceThreshold
 from dlmjoint.models.load import Loading, load_base
 from tests.conftest import CHECKPOINTS
 

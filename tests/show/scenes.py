@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from dlmjoint.decoding.ar_guide import ARGuide
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.early_rules.prophet import Prophet
+from dlmjoint.decoding.guides.ar_guide import ARGuide
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.prophet import Prophet
 from dlmjoint.decoding.refine import Trained
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise

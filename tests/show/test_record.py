@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import dlmjoint
+from dlmjoint.decoding.guides.verified import Verified
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint
-from dlmjoint.decoding.verified import Verified
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler

@@ -11,7 +11,7 @@ import torch
 
 import dlmjoint
 from dlmjoint.decoding.draw import Draw, forbid
-from dlmjoint.decoding.end_of_text import EndOfText
+from dlmjoint.decoding.early_rules.end_of_text import EndOfText
 from dlmjoint.errors import ConfigError, DataError, MismatchError
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler

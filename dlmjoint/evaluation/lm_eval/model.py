@@ -21,7 +21,6 @@ from tqdm import tqdm
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.tally import Tally
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.evaluation.lm_eval.settings import Settings, read
@@ -31,6 +30,7 @@ from dlmjoint.models.base import Base
 from dlmjoint.models.load import load_any_base
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
+from dlmjoint.trajectories.tally import Tally
 
 try:
     from lm_eval.api.instance import Instance

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.early import Never
+from dlmjoint.decoding.looks.cells import Cells
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.sent import sent
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.kept import kept
 from dlmjoint.evaluation.metrics.base import Evidence, ExampleMetric

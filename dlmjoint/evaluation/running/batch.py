@@ -6,11 +6,11 @@ from torch import Tensor
 
 from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.policy import Policy
-from dlmjoint.decoding.tally import Tally
 from dlmjoint.evaluation.records import Generation
 from dlmjoint.models.base import Base
 from dlmjoint.random import Noise
 from dlmjoint.trajectories.record import record
+from dlmjoint.trajectories.tally import Tally
 from dlmjoint.types import Canvas, Step, Trajectory
 
 

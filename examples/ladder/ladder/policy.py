@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.looks.cells import Cells
 from dlmjoint.decoding.order import Order
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.schedule import Schedule

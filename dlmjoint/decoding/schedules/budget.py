@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from dlmjoint.decoding.adaptive import Adaptive
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.looks.cells import Cells
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.refine import Joint, Refine
-from dlmjoint.decoding.sent import sent
+from dlmjoint.decoding.schedules.adaptive import Adaptive
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.early import EarlyCommit
-from dlmjoint.decoding.sent import sent
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base

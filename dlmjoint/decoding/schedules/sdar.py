@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.looks.cells import Cells
 from dlmjoint.decoding.schedule import Schedule
 from dlmjoint.errors import ConfigError
 

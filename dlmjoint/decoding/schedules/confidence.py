@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlmjoint.decoding.adaptive import Adaptive
-from dlmjoint.decoding.cells import Cells
+from dlmjoint.decoding.looks.cells import Cells
+from dlmjoint.decoding.schedules.adaptive import Adaptive
 from dlmjoint.errors import ConfigError
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dlmjoint.decoding.ahead import Ahead, renewed
 from dlmjoint.decoding.begin import begin_turn
-from dlmjoint.decoding.cells import Cells, columns_of
 from dlmjoint.decoding.guide import Gate, Guide, Known
+from dlmjoint.decoding.looks.cells import Cells, columns_of
 from dlmjoint.decoding.schedule import Steady
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlmjoint.decoding.cache import BlockCache
-from dlmjoint.decoding.cells import Grid
+from dlmjoint.decoding.looks.cells import Grid
 from dlmjoint.models.parts.canvas_cache import CanvasMemory
 from dlmjoint.types import Canvas
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlmjoint.decoding.look import Look
+from dlmjoint.decoding.looks.look import Look
 from dlmjoint.types import Canvas
 
 Reader = Callable[[Int[Tensor, "B 1"], Int[Tensor, "B M"]], Look]

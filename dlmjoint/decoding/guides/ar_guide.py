@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.accept import Accept, Drafts, TopK
 from dlmjoint.decoding.cache import CachePolicy
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.forward import Forward
 from dlmjoint.decoding.guide import Gate, Guide
+from dlmjoint.decoding.guides.accept import Accept, Drafts, TopK
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.order import LeftToRight, Order
 from dlmjoint.decoding.refine import Refine
-from dlmjoint.decoding.sent import sent
 from dlmjoint.decoding.turn import Turn
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import Base

@@ -1,0 +1,1 @@
+"""Who may send drafts back: an autoregressive model, or the base itself."""

@@ -1,0 +1,1 @@
+"""Cells as rectangles, and one look at their logits."""

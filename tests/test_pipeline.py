@@ -9,8 +9,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import dlmjoint
 from dlmjoint import cli
+from dlmjoint.code.checks import read
 from dlmjoint.models.llada import LladaConfig, LladaNetwork
+from dlmjoint.tiny.corpus import CANVAS, agreement
 from tests.conftest import CHECKPOINTS, GOLDEN
 
 GENERATE = """
@@ -106,9 +109,6 @@ def test_generate_fit_and_eval_work_together(
     not (CHECKPOINTS / "tiny-joint").exists(), reason="the published sampler is not in this tree"
 )
 def test_the_published_sampler_belongs_to_the_published_base_and_beats_the_marginals() -> None:
-    import dlmjoint
-    from dlmjoint.tiny.corpus import CANVAS, agreement
-
     base = dlmjoint.load_base(CHECKPOINTS / "tiny-dream")
     sampler = dlmjoint.JointSampler.from_pretrained(CHECKPOINTS / "tiny-joint")
     shares = []
@@ -116,3 +116,13 @@ def test_the_published_sampler_belongs_to_the_published_base_and_beats_the_margi
         texts = dlmjoint.generate(base, 64, policy, max_new_tokens=CANVAS - 1).texts
         shares.append(sum(agreement(text).item for text in texts) / 64)
     assert shares[1] > shares[0] + 0.2
+
+
+def test_the_published_code_sampler_writes_functions_where_the_marginals_write_none() -> None:
+    sampler = dlmjoint.JointSampler.from_pretrained(CHECKPOINTS / "code-joint")
+    base = sampler.load_base(name=CHECKPOINTS / "code-dream")
+    counts = []
+    for policy in (dlmjoint.Policy(4), dlmjoint.Policy(4, refine=dlmjoint.Joint(sampler))):
+        texts = dlmjoint.generate(base, 64, policy, max_new_tokens=47).texts
+        counts.append(sum(read(text).parses for text in texts))
+    assert counts[1] > counts[0] + 2

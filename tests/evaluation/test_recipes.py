@@ -338,6 +338,30 @@ def test_the_recipe_tiny_expects_the_published_numbers() -> None:
             assert row[headings.index(title)].split()[0] == written(part.published(decoder).value)
 
 
+def test_the_recipe_code_expects_the_numbers_of_its_page() -> None:
+    """Its shares, rounded, are docs/code.md's table."""
+    expected = _parse(ROOT / "configs/eval/code.yaml").expected
+    lines = (ROOT / "docs/code.md").read_text().splitlines()
+    start = next(
+        i for i, line in enumerate(lines) if line.startswith("| decoder | parses | defined")
+    )
+    headings = _cells(lines[start])
+    titles = {
+        ("unconditional", "parses"): "parses",
+        ("unconditional", "defined"): "defined",
+        ("infilling", "accuracy"): "hole as it was",
+        ("infilling", "parses"): "filled parses",
+    }
+    parts = {(part.task, part.metric): part for part in expected.numbers}
+    for (task, metric), title in titles.items():
+        part = parts[task, metric]
+        assert {"exact", "marginals-k4", "joint-k4"} <= part.rows.keys()
+        for decoder in part.rows:
+            row = _cells(next(line for line in lines[start:] if line.startswith(f"| {decoder} |")))
+            written = row[headings.index(title)].split()[0]
+            assert written == f"{part.published(decoder).value:.3f}"
+
+
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 

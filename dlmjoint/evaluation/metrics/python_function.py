@@ -1,6 +1,7 @@
 """Checks of the code world's samples: is a text a Python function, and do its names hold together?"""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from dlmjoint.code import corpus
@@ -47,7 +48,7 @@ class PythonFunction(ExampleMetric):
             "used": Flags([one.parses and not one.unused for one in readings]),
         }
         if self.corpus is not None:
-            known = {nameless(text) for text in corpus.read(Path(self.corpus), "train")}
+            known = _known(Path(self.corpus))
             found["verbatim"] = Flags(
                 [
                     one.parses and nameless(t) in known
@@ -55,3 +56,9 @@ class PythonFunction(ExampleMetric):
                 ]
             )
         return found
+
+
+@cache
+def _known(folder: Path) -> frozenset[str]:
+    """The functions of training, nameless: read once for all decoders."""
+    return frozenset(nameless(text) for text in corpus.read(folder, "train"))

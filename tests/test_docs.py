@@ -137,9 +137,17 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_the_readmes_numbers_are_those_of_the_page_it_links_to() -> None:
-    shown = _table(ROOT / "README.md", "decoder | item agreement")
-    measured = _table(DOCS / "numbers" / "tiny.md", "decoder | item agreement")
+@pytest.mark.parametrize(
+    ("page", "readmes", "pages"),
+    [
+        ("numbers/tiny.md", "decoder | item agreement", "decoder | item agreement"),
+        ("code.md", "decoder | parses", "decoder | parses | defined | used | hole as it was"),
+    ],
+)
+def test_the_readmes_numbers_are_those_of_the_page_it_links_to(
+    page: str, readmes: str, pages: str
+) -> None:
+    shown, measured = _table(ROOT / "README.md", readmes), _table(DOCS / page, pages)
     assert len(shown) >= 5
     for decoder, row in shown.items():
         assert row == {heading: measured[decoder][heading] for heading in row}

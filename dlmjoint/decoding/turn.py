@@ -69,7 +69,7 @@ class Turn:
     def __post_init__(self) -> None:
         tokens = self.canvas.tokens
         self._rows = sent(tuple(range(len(tokens))), tokens.device)
-        none = torch.zeros_like(self._rows)
+        none = sent((0,) * len(tokens), tokens.device)
         self.forwards = self.canvases = self.columns = self.passes = self.guide_passes = none
         self.asked, self.told = self.canvas, self.prediction
         self._seen: Cells | None = None
@@ -198,14 +198,15 @@ class Turn:
     def spend(self, forwards: int | Int[Tensor, " B"], renewed: Bool[Tensor, "B L"]) -> None:
         """Count the forward of every row (two, where each is asked with and without its prompt)."""
         columns = (renewed & self.canvas.attends).sum(-1)
-        self.forwards = self.canvases = self.forwards + forwards
+        self.forwards = self.canvases = sent((forwards,) * len(columns), columns.device)
         self.columns = (
             columns if isinstance(forwards, int) and forwards == 1 else columns * forwards
         )
 
     def spend_passes(self, times: Int[Tensor, " B"] | Bool[Tensor, " B"]) -> None:
         """Count what `improve` costs, so many times for each row."""
-        self.passes = self.passes + self.refine.passes * times
+        passes = self.refine.passes
+        self.passes = self.passes + (times if passes == 1 else passes * times)
 
     def improve(self, rows: Int[Tensor, " R"] | None = None) -> None:
         """Renew the prediction after commits, by one sampler pass where there is a sampler: of these

@@ -42,8 +42,8 @@ def test_no_decoder_asks_the_device_more_often_than_the_table_says(name: str) ->
         assert _counted(name)["waits"] <= most
 
 
-def test_four_joint_tokens_take_about_half_the_operations_they_took() -> None:
-    assert _counted("joint K=4")["operations"] <= 590  # 1,158 when decoding asked at every step
+def test_four_joint_tokens_take_half_the_operations_they_took() -> None:
+    assert _counted("joint K=4")["operations"] <= 1158 / 2  # when decoding asked at every step
 
 
 @pytest.mark.parametrize("name", DRAWS_LITTLE)

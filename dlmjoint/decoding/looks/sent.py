@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def sent(values: tuple[int | float, ...], device: torch.device) -> Tensor:
     """The values as a tensor, int64 or float64. It is shared: not to be written to."""
     exact = torch.float64 if any(isinstance(value, float) for value in values) else torch.long

@@ -221,12 +221,14 @@ def test_the_commands_take_loading_as_flags(
     (tmp_path / "c.yaml").write_text(REQUIRED[verb])
     section = "--model.loading" if verb == "fit" else "--loading"
     flags = [f"{section}.attention", "eager", f"{section}.device_map", "auto"]
+    flags += [f"{section}.compile", "true"]
     with pytest.raises(SystemExit) as ended:
         cli.main([verb, "--config", str(tmp_path / "c.yaml"), *flags, "--print_config"])
     assert ended.value.code == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     found = (shown["model"] if verb == "fit" else shown)["loading"]
-    assert found == {"device_map": "auto", "bits": None, "attention": "eager"}
+    expected = {"device_map": "auto", "bits": None, "attention": "eager", "compile": True}
+    assert found == expected
 
 
 REQUIRED = {

@@ -50,7 +50,7 @@ def _steps(rows: int, count: int) -> Iterator[Step]:
     each = torch.arange(rows)
     commit = Commit.of_rows(each % 3, each)
     for _ in range(count):
-        yield Step(canvas, (commit,), each, each, each, each)
+        yield Step(canvas, (commit,), each, each, each, each, each)
 
 
 def test_speed_and_time_left_count_all_processes_shards_and_this_ones_tokens(

@@ -52,10 +52,9 @@ def begin_turn(
         watched=ahead.watched,
     )
     if known is None:
-        forwards = policy.forward.forwards
-        if len(ahead.rows) < len(canvas.tokens):  # finished rows that have stayed cost nothing
-            forwards = forwards * canvas.masked.any(-1)
-        turn.spend(forwards, ahead.renew)
+        stayed = len(ahead.rows) < len(canvas.tokens)  # finished rows, which cost nothing
+        going = canvas.masked.any(-1) if stayed else None
+        turn.spend(policy.forward.forwards, ahead.renew, going)
     turn.look(ahead.candidates, ahead.seen)
     return turn
 

@@ -195,13 +195,18 @@ class Turn:
         self.canvas = self.canvas.write(commit)
         return commit
 
-    def spend(self, forwards: int | Int[Tensor, " B"], renewed: Bool[Tensor, "B L"]) -> None:
-        """Count the forward of every row (two, where each is asked with and without its prompt)."""
+    def spend(
+        self,
+        forwards: int,
+        renewed: Bool[Tensor, "B L"],
+        going: Bool[Tensor, " B"] | None = None,
+    ) -> None:
+        """Count the forward of every row (two, where each is asked with and without its prompt), or of
+        those that are `going`. The others have nothing renewed."""
         columns = (renewed & self.canvas.attends).sum(-1)
-        self.forwards = self.canvases = sent((forwards,) * len(columns), columns.device)
-        self.columns = (
-            columns if isinstance(forwards, int) and forwards == 1 else columns * forwards
-        )
+        made = sent((forwards,) * len(columns), columns.device)
+        self.forwards = self.canvases = made if going is None else made * going
+        self.columns = columns if forwards == 1 else columns * forwards
 
     def spend_passes(self, times: Int[Tensor, " B"] | Bool[Tensor, " B"]) -> None:
         """Count what `improve` costs, so many times for each row."""

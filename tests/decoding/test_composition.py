@@ -1,6 +1,7 @@
 """Every choice with every other: what must hold whatever the combination."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import combinations, product
 
 import pytest
@@ -21,11 +22,13 @@ from dlmjoint.decoding.early_rules.prophet import (
     Staged,
 )
 from dlmjoint.decoding.forward import ClassifierFree
+from dlmjoint.decoding.guide import Guide, NoGuide
 from dlmjoint.decoding.guides.accept import (
     Agreement,
     TopK,
 )
 from dlmjoint.decoding.guides.ar_guide import ARGuide, LoadedGuide
+from dlmjoint.decoding.guides.verified import Verified
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
@@ -173,3 +176,20 @@ def test_a_row_with_nothing_to_write_beside_others_is_no_matter_under_a_long_pro
         canvas = world.base.canvas(prompts, LENGTH, anchors)
         (*_, last) = decode(world.base, canvas, policy, Noise(0, (0, 1)))
         assert not last.canvas.masked.any()
+
+
+@pytest.mark.parametrize("guide", [NoGuide(), Verified()], ids=["none", "verified"])
+def test_finished_rows_that_stay_to_keep_a_shape_change_nothing_and_cost_nothing(
+    world: World, guide: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where forwards are compiled: of four rows one is finished early, and stays."""
+    prompts, anchors = [*PROMPTS, [5, 6]], [{0: [5, 6, 7, 8, 9, 10]}, {}, {}, {}]
+    policy = Policy(2, guide=guide)
+    found = []
+    for captured in (False, True):
+        monkeypatch.setattr(world.base, "captured", captured)
+        out = dlmjoint.generate(world.base, prompts, policy, LENGTH, anchors=anchors)
+        counts = asdict(out.tally)
+        del counts["seconds"]
+        found.append((out.sequences, counts))
+    assert found[0] == found[1]

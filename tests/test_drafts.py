@@ -1,6 +1,5 @@
 """How many drafts pay, by arithmetic."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from dlmjoint.decoding.guides.verified import Verified
 from dlmjoint.decoding.refine import Marginals
 from dlmjoint.decoding.schedule import Steady
 from dlmjoint.errors import ConfigError, DataError
+from dlmjoint.evaluation.running import generations
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.toy import TableModel
+from tests.evaluation.test_metrics import generation
 
 BOUND_BY_LAUNCHES = Device(seconds_per_launch=1.0)
 BOUND_BY_ARITHMETIC = Device(flops_per_second=1.0, seconds_per_launch=0.0)
@@ -75,20 +76,14 @@ def test_what_cannot_be_reckoned_is_refused() -> None:
         BestDrafts((0.5,)).prepare(TableModel.random(), Marginals())
 
 
-def _line(forwards: int, canvases: int) -> str:
-    counts = {"base_forwards": forwards, "canvases": canvases, "columns": canvases * 12}
-    texts = {"prompt": [1] * 4, "tokens": [2] * 8, "order": [*range(8)], "sampler_passes": 0}
-    return json.dumps(counts | texts)
-
-
 def test_the_table_of_rounds_tells_what_a_round_gives_and_costs(
     tmp_path: Path, random_dream: Dream
 ) -> None:
     for name, (forwards, canvases) in {"exact": (8, 8), "verified": (4, 16)}.items():
-        folder = tmp_path / "generations" / name
-        folder.mkdir(parents=True)
-        lines = [_line(forwards, canvases), _line(forwards, canvases)]
-        (folder / "texts.jsonl").write_text("\n".join(lines) + "\n")
+        counts = {"base_forwards": forwards, "canvases": canvases, "columns": canvases * 12}
+        texts = {"prompt": [1] * 4, "tokens": [2] * 8, "writers": ["base"] * 8}
+        path = tmp_path / "generations" / name / "texts.jsonl"
+        generations.append(path, [generation(**counts | texts) for _ in range(2)])
     size = measure(Dream, random_dream.config)
     launches, arithmetic = (
         [line.split(" | ") for line in table(tmp_path, "texts", size, device)][2:]

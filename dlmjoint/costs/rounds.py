@@ -1,14 +1,15 @@
 """The table of verified decoders: what was measured of their rounds, and what a round costs on a device."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from dlmjoint.costs.arithmetic import Size, measure
+from dlmjoint.costs.decoded import cost
 from dlmjoint.costs.drafts import Device, Round
 from dlmjoint.errors import DataError
+from dlmjoint.evaluation.running import generations
 from dlmjoint.models.files import ModelFiles
 from dlmjoint.models.load import read_config
 
@@ -16,7 +17,6 @@ ROWS = (1, 4, 16)
 """Batch sizes of the table."""
 LENGTHS = (128, 512)
 """Canvas columns of the table."""
-COUNTS = ("base_forwards", "canvases", "columns", "sampler_passes")
 
 
 def tell_rounds(
@@ -57,28 +57,20 @@ def table(run_dir: Path, task: str, size: Size, device: Device) -> Iterator[str]
     if not found:
         raise DataError(f"{run_dir} has no generations of {task}: run dlmjoint eval first")
     for path in found:
-        name = path.parent.name
-        spent = _spent(path)
+        lines = generations.read(path)
+        spent = cost(lines, None)
         rounds = spent["base_forwards"]
+        longest = max(len(line.prompt) + len(line.tokens) for line in lines)
         tokens, canvases, passes = (
             spent[key] / rounds for key in ("tokens", "canvases", "sampler_passes")
         )
         share = spent["columns"] / spent["canvases"]
         speeds = [
-            Round(size, device, rows, round(length * share / spent["length"]), length).speed_up(
+            Round(size, device, rows, round(length * share / longest), length).speed_up(
                 tokens, canvases, passes
             )
             for length, rows in settings
         ]
         cells = [rounds / spent["examples"], tokens, canvases, share, passes]
         shown = [f"{cell:.1f}" if cell >= 10 else f"{cell:.2f}" for cell in [*cells, *speeds]]
-        yield f"| {name} | {' | '.join(shown)} |"
-
-
-def _spent(path: Path) -> Mapping[str, float]:
-    """Of all examples: counts, tokens, and the canvas's length."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    sums = {name: sum(line[name] for line in lines) for name in COUNTS}
-    longest = max(len(line["prompt"]) + len(line["tokens"]) for line in lines)
-    written = sum(len(line["order"]) for line in lines)
-    return sums | {"tokens": written, "examples": len(lines), "length": longest}
+        yield f"| {path.parent.name} | {' | '.join(shown)} |"

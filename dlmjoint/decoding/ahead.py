@@ -63,7 +63,7 @@ class Ahead:
         unfinished = masked.any(-1)
         grid = policy.grid(base)
         numbers = None if grid is None else grid.numbers(canvas)
-        within = grid.first(canvas) if grid is not None and grid.own else None
+        within = own_block(grid, canvas)
         watched = policy.early.reads(canvas)
         if within is not None:
             watched = None if watched is None else watched & within
@@ -133,6 +133,11 @@ class Ahead:
             block=self.block[rows],
             in_block=self.in_block[rows],
         )
+
+
+def own_block(grid: Grid | None, canvas: Canvas) -> Bool[Tensor, "B L"] | None:
+    """The cells a forward is about, in a base that writes block after block; None: all."""
+    return grid.first(canvas) if grid is not None and grid.own else None
 
 
 def renewed(

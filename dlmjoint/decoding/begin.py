@@ -36,11 +36,12 @@ def begin_turn(
         if memory is not None and ahead.window is not None:
             memory.expect(ahead.window)
         prediction = policy.forward(base, canvas, ahead.renew, memory)
+    order = policy.order
+    if known is not None and known.owed is not None:
+        order = Owed(order, known.owed)
     turn = Turn(
         base=speaker,
-        order=policy.order
-        if known is None or known.owed is None
-        else Owed(policy.order, known.owed),
+        order=order,
         draw=policy.draw,
         refine=policy.refine,
         grid=policy.grid(speaker),

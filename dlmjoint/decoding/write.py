@@ -60,9 +60,8 @@ def _as_allowed(turn: Turn, policy: Policy, ahead: Ahead, quota: Tensor, cells: 
         spent = spent.index_copy(0, some, total)
         on = torch.zeros_like(going).index_copy(0, some, (allowed == open_cells).all(-1))
         going = going & on & (made < quota)
-        if (
-            not policy.refine.passes
-        ):  # few of the cells that were looked at are drawn, and seldom more follow
+        if not policy.refine.passes:
+            # Few of the cells that were looked at are drawn, and seldom more follow.
             left = turn.left.sum(-1).index_add(0, some, -number)
             width, goes_on, more = torch.stack([number.max(), going.any(), left.max()]).tolist()
             turn.finished = turn.finished if more else len(left)

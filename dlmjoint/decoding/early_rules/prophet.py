@@ -184,12 +184,16 @@ class Prophet(EarlyCommit):
 
     def ready(self, turn: Turn) -> Bool[Tensor, " B"]:
         """Those whose gap is wide enough."""
-        gap = mean_gap(turn, self.region.cells(turn.canvas))
-        return (gap >= self.threshold.at(self.progress(turn))) & turn.left.any(-1)
+        return self._ready(turn, self.region.cells(turn.canvas))
 
     def finish(self, turn: Turn) -> None:
         """Fill the rows whose gap is wide enough."""
-        self.fill(turn, self.ready(turn), self.region.cells(turn.canvas))
+        answer = self.region.cells(turn.canvas)
+        self.fill(turn, self._ready(turn, answer), answer)
+
+    def _ready(self, turn: Turn, answer: Bool[Tensor, "B L"]) -> Bool[Tensor, " B"]:
+        enough = mean_gap(turn, answer) >= self.threshold.at(self.progress(turn))
+        return enough & turn.left.any(-1)
 
     def progress(self, turn: Turn) -> Float[Tensor, " B"]:
         """How far each row has come, from 0 to 1."""

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlmjoint.decoding.ahead import Ahead, renewed
+from dlmjoint.decoding.ahead import Ahead, own_block, renewed
 from dlmjoint.decoding.begin import begin_turn
 from dlmjoint.decoding.guide import Gate, Guide, Known
 from dlmjoint.decoding.looks.cells import Cells, columns_of
@@ -152,8 +152,7 @@ class Verifying(Gate):
             states.number.flatten()[rows],
             branches,
         )
-        forwards = torch.zeros_like(turn.passes).index_copy(0, owner, asked.forwards)
-        turn.forwards = turn.forwards + forwards
+        turn.forwards = turn.forwards + states.needed.any(-1) * self.policy.forward.forwards
         turn.canvases = turn.canvases.index_add(0, owner, asked.canvases)
         turn.columns = turn.columns.index_add(0, owner, asked.columns)
         return asked, rows, branches
@@ -235,9 +234,9 @@ class States:
         masked = before.masked[:, None] & ~there
         unfinished = masked.any(-1)
         number = number[:, None] + steps
-        canvases = [replace(before, tokens=tokens[:, place]) for place in range(count)]
         renew, sound = None, torch.ones_like(unfinished)
         if memory is not None:
+            canvases = [replace(before, tokens=tokens[:, place]) for place in range(count)]
             renew, sound = _under_memory(turn, canvases, number, policy, memory)
         made = drafts.written.sum(-1)
         filled = ((before.tokens != turn.asked.tokens).any(-1) & (made == 0)).long()
@@ -246,15 +245,9 @@ class States:
         needed = reached & unfinished
         checks = needed & torch.nn.functional.pad(reached[:, 1:], (0, 1))
         # A row without masks is a finished one, whatever stands where they were.
-        tokens = tokens.masked_fill(masked & ~needed[..., None], turn.base.eos_id).flatten(0, 1)
-        canvas = Canvas(
-            tokens,
-            before.attends.repeat_interleave(count, 0),
-            before.response,
-            before.mask_id,
-            None if before.anchors is None else before.anchors.repeat_interleave(count, 0),
-            before.padded,
-        )
+        tokens = tokens.masked_fill(masked & ~needed[..., None], turn.base.eos_id)
+        owners = torch.arange(len(tokens), device=tokens.device).repeat_interleave(count)
+        canvas = replace(before.select(owners), tokens=tokens.flatten(0, 1))
         return cls(canvas, count, number, needed, checks, filled, renew)
 
     def over(self, rows: Int[Tensor, " R"], values: Tensor) -> Tensor:
@@ -275,12 +268,11 @@ def _under_memory(
     base, (first, *_) = turn.base, canvases
     assert memory.clean is not None
     seen, clean = CanvasMemory(memory.growing), memory.clean[: len(first.tokens)]
-    own = policy.grid(base)
+    grid = policy.grid(base)
     computed, renew, sound = torch.zeros_like(first.attends), [], []
     for place, canvas in enumerate(canvases):
-        within = own.first(canvas) if own is not None and own.own else None
         seen.clean = clean
-        cells = renewed(canvas, policy, seen, number[:, place], within)
+        cells = renewed(canvas, policy, seen, number[:, place], own_block(grid, canvas))
         renew.append(cells)
         cells = base.fed(cells)
         sound.append(~(computed & ~cells).any(-1))

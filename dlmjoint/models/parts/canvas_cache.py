@@ -120,7 +120,7 @@ class CanvasMemory(Cache):
         stored = [*self.keys.values()] if self.hidden is None else [self.hidden]
         if not stored:
             return
-        rows = torch.cat([rows + first for first in range(0, len(stored[0]), count)])
+        rows = _in_all(rows, count, len(stored[0]) // count)
         self._cells = None if self._cells is None else self._cells[rows]
         if self.hidden is not None and self.clean is not None:
             self.hidden, self.clean = self.hidden[rows], self.clean[rows]
@@ -228,8 +228,8 @@ class CanvasMemory(Cache):
         """Continuations of the memory's `rows`, at most `count` of each: slot s of row b is number
         b * count + s."""
         assert self.hidden is not None
-        halves = range(len(self.hidden) // rows)
-        return Branches(self, torch.cat([slots + half * rows * count for half in halves]), count)
+        slots = _in_all(slots, rows * count, len(self.hidden) // rows)
+        return Branches(self, slots, count)
 
     def adopt(
         self,
@@ -243,8 +243,7 @@ class CanvasMemory(Cache):
         assert branches.hidden is not None
         assert branches.clean is not None
         halves = len(self.hidden) // len(chosen)
-        made = len(branches.hidden) // halves
-        chosen = torch.cat([chosen + half * made for half in range(halves)])
+        chosen = _in_all(chosen, len(branches.hidden) // halves, halves)
         any_chosen = any_chosen.repeat(halves)
         self.columns, self._length, self.held = branches.columns, branches._length, branches.held
         self._computed = branches._computed
@@ -334,3 +333,9 @@ class Branches(CanvasMemory):
         apart = (states.unflatten(2, (self.count, -1)) for states in (keys, values))
         keys, values = (states[rows, :, slot] for states in apart)
         return keys, values
+
+
+def _in_all(rows: Int[Tensor, " R"], count: int, parts: int) -> Int[Tensor, " PR"]:
+    """Rows in each of the equal parts of `count` rows that a memory has: classifier-free guidance has the
+    canvas's rows twice."""
+    return torch.cat([rows + part * count for part in range(parts)])

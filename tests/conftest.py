@@ -1,6 +1,7 @@
 """Toy bases, golden data and shared fixtures. No test needs a network or a download."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,7 @@ from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.toy import TableModel
 from dlmjoint.models.transformer import TransformerBase
+from tests.show.browser import Browser, find_browser
 
 # pytest's warning filters (pyproject.toml) have imported the hub's client before the lines above.
 huggingface_hub.constants.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"] == "1"
@@ -69,3 +71,13 @@ def table() -> TableModel:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless browser, where one is installed."""
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium is installed: pages are not opened")
+    with Browser(program, tmp_path_factory.mktemp("profile")) as running:
+        yield running

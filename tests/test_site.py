@@ -15,10 +15,9 @@ from urllib.parse import unquote, urldefrag
 import pytest
 from filelock import FileLock
 
-from tests.show.browser import Browser, find_browser
+from tests.show.browser import Browser
 
 ROOT = Path(__file__).parent.parent
-PROGRAM = find_browser()
 OURS = [
     page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
     for page in sorted((ROOT / "docs").rglob("*.md"))
@@ -118,14 +117,6 @@ def address(site: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if PROGRAM is None:
-        pytest.skip("no Chromium is installed: the site is not opened")
-    with Browser(PROGRAM, tmp_path_factory.mktemp("profile")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("width", [400, 1300])

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from dlmjoint.bench.full_size import lengths_held, new_sampler
+from dlmjoint.bench.full_size import new_sampler, places
 from dlmjoint.bench.on_base import OnBase
 from dlmjoint.bench.suite import Setting
 from dlmjoint.decoding.caches.freecache import FreeCache
@@ -182,17 +182,16 @@ class Asked(OnBase):
     ) -> Iterator[dict[str, Any]]:
         """A record per batch size and length."""
         sampler = new_sampler(base)
-        for length in lengths_held(setting.lengths, base.max_length):
-            for batch_size in setting.batch_sizes:
-                note(f"counts, batch {batch_size}, length {length}")
-                yield {
-                    "batch_size": batch_size,
-                    "length": length,
-                    "measured": {
-                        name: described(*asked(base, sampler, name, batch_size, length))
-                        for name in DECODERS
-                    },
-                }
+        for length, batch_size in places(base, setting):
+            note(f"counts, batch {batch_size}, length {length}")
+            yield {
+                "batch_size": batch_size,
+                "length": length,
+                "measured": {
+                    name: described(*asked(base, sampler, name, batch_size, length))
+                    for name in DECODERS
+                },
+            }
 
     def table(self, records: Sequence[Mapping[str, Any]]) -> Table:
         """One line per decoder; the vocabulary's bytes as a multiple of the logits' own."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from dlmjoint.bench.full_size import lengths_held, new_sampler
+from dlmjoint.bench.full_size import new_sampler, places
 from dlmjoint.bench.measure import against, measure
 from dlmjoint.bench.on_base import OnBase, half_written, ideal_ratio, masks_left
 from dlmjoint.bench.stand_ins.paper import paper_decode
@@ -31,16 +31,15 @@ class Decode(OnBase):
     ) -> Iterator[dict[str, Any]]:
         """A record per batch size, length and K."""
         sampler = new_sampler(base)
-        for length in lengths_held(setting.lengths, base.max_length):
-            for batch_size in setting.batch_sizes:
-                for commits in COMMITS:
-                    note(f"decode, batch {batch_size}, length {length}, K = {commits}")
-                    yield {
-                        "batch_size": batch_size,
-                        "length": length,
-                        "commits": commits,
-                        "measured": decoding(base, sampler, batch_size, length, commits, setting),
-                    }
+        for length, batch_size in places(base, setting):
+            for commits in COMMITS:
+                note(f"decode, batch {batch_size}, length {length}, K = {commits}")
+                yield {
+                    "batch_size": batch_size,
+                    "length": length,
+                    "commits": commits,
+                    "measured": decoding(base, sampler, batch_size, length, commits, setting),
+                }
 
 
 def decoding(

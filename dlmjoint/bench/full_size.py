@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,11 @@ def lengths_held(lengths: list[int], most: int) -> dict[int, list[int]]:
     for asked in lengths:
         held.setdefault(min(asked, most), []).append(asked)
     return held
+
+
+def places(base: TransformerBase, setting: Setting) -> Iterator[tuple[int, int]]:
+    """The lengths a base can be measured at, each with every batch size."""
+    return product(lengths_held(setting.lengths, base.max_length), setting.batch_sizes)
 
 
 def _decoding(

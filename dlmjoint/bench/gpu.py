@@ -15,9 +15,9 @@ from dlmjoint.bench.full_size import (
     PASS,
     fit_points,
     forward_alone,
-    lengths_held,
     new_sampler,
     pass_alone,
+    places,
 )
 from dlmjoint.bench.measure import Measured, against, free_memory, measure
 from dlmjoint.bench.stand_ins.base import folder_of, is_random
@@ -58,12 +58,7 @@ class OnGPU(Suite):
             folder = folder_of(model, setting, note)
             base = load_base(folder, setting.device, setting.dtype)
             sampler = new_sampler(base)
-            points = [
-                (n, b)
-                for n in lengths_held(setting.lengths, base.max_length)
-                for b in setting.batch_sizes
-            ]
-            for point in points:
+            for point in places(base, setting):
                 where = {"model": model, "length": point[0], "batch_size": point[1]}
                 if time.monotonic() > deadline:
                     note(f"{model}: time is up, left out: length {point[0]}, batch {point[1]}")

@@ -1,7 +1,6 @@
 """The animated picture shows the decoding and nothing else, step by step, whatever its texts say."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import pytest
 
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.show.animation import COLUMNS, STEP, UNSPEAKABLE, _boxes, animation
-from tests.show.browser import Browser, find_browser
+from tests.show.browser import Browser
 from tests.show.scenes import HOSTILE, POLICIES, Scene, decoded
 
 SVG = "{http://www.w3.org/2000/svg}"
-PROGRAM = find_browser()
 STOPPED_AT = """document.getAnimations().forEach((one) => { one.pause(); one.currentTime = %s; })"""
 SHOWN = """[...document.querySelectorAll("%s")]
     .filter((one) => getComputedStyle(one).opacity === "1").map((one) => one.textContent.trim())"""
@@ -55,14 +53,6 @@ def test_boxes_fill_lines_and_never_overlap(hostile: Scene) -> None:
         assert 0 < box.column + box.cells <= COLUMNS
         beside = (box.row, box.column + box.cells)
         assert (after.row, after.column) in (beside, (box.row + 1, 0))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if PROGRAM is None:
-        pytest.skip("no Chromium is installed: the picture is not played")
-    with Browser(PROGRAM, tmp_path_factory.mktemp("profile")) as running:
-        yield running
 
 
 def test_played_it_shows_each_step_for_its_time_and_then_the_finished_text(

@@ -2,7 +2,6 @@
 leads to the trajectory's states."""
 
 import json
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.show.page import data, page, steps_of, write_page
 from dlmjoint.show.pieces import Speller
 from dlmjoint.show.record import Written, cost_table
-from tests.show.browser import Browser, find_browser
+from tests.show.browser import Browser
 from tests.show.scenes import HOSTILE, POLICIES, Scene, decoded, tokenizer_of
 
 SETTINGS = {"base": "</script> \"a base\" & 'more'", "policy": "Policy()", "seed": "0"}
-PROGRAM = find_browser()
 VISIBLE_TEXT = """[...document.querySelectorAll("#response span")]
     .filter((span) => span.checkVisibility()).map((span) => span.textContent).join("")"""
 
@@ -93,14 +91,6 @@ def test_anchors_stand_from_the_beginning(tiny: TransformerBase) -> None:
 def test_a_page_is_not_much_larger_for_many_steps(tiny: TransformerBase) -> None:
     exact = data(decoded(tiny, POLICIES["exact"], "Tom", length=48).recording, SETTINGS)
     assert len(exact["spans"]) <= 3 * 48
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if PROGRAM is None:
-        pytest.skip("no Chromium is installed: the page's script is not run")
-    with Browser(PROGRAM, tmp_path_factory.mktemp("profile")) as running:
-        yield running
 
 
 def _open(browser: Browser, scene: Scene, folder: Path, fragment: str = "") -> None:

@@ -1,7 +1,6 @@
 """In a browser, from disk and without a network, every control of the page does what it says."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,10 @@ import pytest
 from dlmjoint.evaluation.telling.report.page import page
 from dlmjoint.evaluation.telling.report.runs import Run
 from tests.evaluation.report.scenes import DECODERS, HOSTILE, tokenizer
-from tests.show.browser import Browser, find_browser
+from tests.show.browser import Browser
 
-PROGRAM = find_browser()
 VISIBLE_TEXT = """[...document.querySelectorAll("#response span")]
     .filter((span) => span.checkVisibility()).map((span) => span.textContent).join("")"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if PROGRAM is None:
-        pytest.skip("no Chromium is installed: the page's script is not run")
-    with Browser(PROGRAM, tmp_path_factory.mktemp("profile")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

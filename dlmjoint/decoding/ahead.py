@@ -117,7 +117,8 @@ class Ahead:
         if not captured:
             return self.rows
         size = min(count, 1 << (len(self.rows) - 1).bit_length())
-        finished = [row for row in range(count) if row not in set(self.rows)]
+        going = set(self.rows)
+        finished = [row for row in range(count) if row not in going]
         return (*self.rows, *finished[: size - len(self.rows)])
 
     def take(self, rows: Int[Tensor, " R"]) -> "Ahead":

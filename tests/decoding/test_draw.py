@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dlmjoint.decoding.draw import Draw, forbid
+from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.order import entropy
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.dream import Dream
@@ -53,3 +54,14 @@ def test_an_unknown_token_string_is_refused(
 def test_entropy_is_that_of_the_possible_tokens() -> None:
     log_probs = torch.tensor([0.5, 0.5, 0.0]).log()
     torch.testing.assert_close(entropy(log_probs), torch.tensor(math.log(2)))
+
+
+def test_constants_that_are_equal_but_of_another_kind_are_not_taken_for_each_other() -> None:
+    cpu = torch.device("cpu")
+    for first, second in (((0, 1), (0.0, 1.0)), ((2.0, 3.0), (2, 3))):
+        kinds = [sent(values, cpu).dtype for values in (first, second)]
+        expected = [
+            torch.long if isinstance(values[0], int) else torch.float64
+            for values in (first, second)
+        ]
+        assert kinds == expected

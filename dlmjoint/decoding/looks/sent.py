@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=1024)
 def sent(values: tuple[int | float, ...], device: torch.device) -> Tensor:
     """The values as a tensor, int64 or float64. It is shared: not to be written to."""
     exact = torch.float64 if any(isinstance(value, float) for value in values) else torch.long
+    return _sent(values, exact, device)
+
+
+@lru_cache(maxsize=1024)
+def _sent(values: tuple[int | float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # The type is a part of the key: (0, 1) and (0.0, 1.0) are equal.
     with torch.inference_mode(False):  # training uses them too
-        return torch.tensor(values, dtype=exact, device=device)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from dlmjoint.distill.losses import (
     Divergence,
     ForwardKL,
     JensenShannon,
+    RankedKL,
     ReverseKL,
     TotalVariation,
     forward_kl,
@@ -22,7 +23,14 @@ from dlmjoint.distill.losses import (
 from tests.live_bytes import most_live_bytes
 
 FORBIDDEN = torch.tensor([3, 4, 10])
-ALL = [ForwardKL(), ReverseKL(), JensenShannon(0.3), TotalVariation(), CrossEntropy()]
+ALL = [
+    ForwardKL(),
+    RankedKL(),
+    ReverseKL(),
+    JensenShannon(0.3),
+    TotalVariation(),
+    CrossEntropy(),
+]
 
 
 def test_the_forward_kl_is_torchs_in_value_and_gradient() -> None:
@@ -157,10 +165,10 @@ def test_a_loss_holds_one_chunk_of_logits_and_the_plain_one_holds_all() -> None:
     assert most_live_bytes(plain) >= 3 * 4 * 128 * vocabulary
 
 
-@pytest.mark.parametrize("divergence", ALL[:4], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize("divergence", ALL[:5], ids=lambda d: type(d).__name__)
 def test_a_divergence_is_zero_for_equals_and_positive_otherwise(divergence: Divergence) -> None:
     a, b = _log_probs(12)(torch.randn(2, 5, 6, dtype=torch.float64))
-    torch.testing.assert_close(divergence(a, a), torch.zeros(5, dtype=torch.float64))
+    torch.testing.assert_close(divergence(a.clone(), a), torch.zeros(5, dtype=torch.float64))
     assert (divergence(a, b) > 0).all()
 
 
@@ -175,5 +183,8 @@ def test_divergences_have_their_textbook_values() -> None:
     torch.testing.assert_close(
         JensenShannon()(*apart), torch.tensor([2.0]).log(), atol=1e-6, rtol=0
     )
+    ranked = RankedKL(weight=2.0)(torch.tensor([[0.5, 0.5, 0.0]]).log(), q.log())
+    apart_by = (torch.tensor(2.0).log() / entropy(q.log())).log().square()  # halved, and twice
+    torch.testing.assert_close(ranked, forward + apart_by, atol=1e-4, rtol=0)
     surprise = CrossEntropy()(p.log(), q.log(), torch.tensor([1]))
     torch.testing.assert_close(surprise, -torch.tensor([0.75]).log())

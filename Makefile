@@ -21,9 +21,10 @@ demo: .venv/.installed
 	$(BIN)/dlmjoint fit --config configs/fit/demo.yaml
 	$(BIN)/dlmjoint eval --config configs/eval/demo.yaml
 
-# As many processes as cores, each with one thread: threads that wait for each other's core spin.
+# As many processes as cores, each with one thread: threads that wait for each other's core spin. Each
+# process takes a stretch of the files, so that what a file prepares is mostly prepared once.
 test: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -14,19 +14,13 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.lm_eval.harness import Harness
 from dlmjoint.evaluation.lm_eval.model import DLMJoint
 from dlmjoint.evaluation.lm_eval.settings import read
+from dlmjoint.evaluation.lm_eval_tasks import FOLDER
+from tests.distill.processes import command, finish, start
 from tests.evaluation.lm_eval.asking import BASE, BOS, PROBLEMS, ROOT, SAMPLER, TASK, evaluated
 
 
-def _command(arguments: list[str], out: Path, **environment: str) -> dict[str, Any]:
-    started = subprocess.run(
-        [*arguments, "--output_path", str(out), "--log_samples", "--device", "cpu"],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(out), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert started.returncode == 0, started.stderr[-2000:]
+def _written(out: Path) -> dict[str, Any]:
+    """What a command left in a folder: its results, and its texts by document."""
     (results,) = out.rglob("results_*.json")
     (samples,) = out.rglob("samples_*.jsonl")
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
@@ -34,6 +28,16 @@ def _command(arguments: list[str], out: Path, **environment: str) -> dict[str, A
 
 
 ARGUMENTS = ["--model", "dlmjoint", "--tasks", TASK, "--gen_kwargs", "max_gen_toks=6"]
+TO = ["--log_samples", "--device", "cpu", "--output_path"]
+
+
+def _knowing_ours_alone(arguments: list[str]) -> None:
+    """The command, in a process that does not read lm-eval's own 14,000 files of tasks."""
+    from lm_eval.tasks._index import TaskIndex
+
+    build = TaskIndex.build
+    TaskIndex.build = staticmethod(lambda paths, **how: build([FOLDER], **how))
+    command(arguments)
 
 
 def test_the_command_in_two_processes_has_the_results_of_one(tmp_path, tiny, source):
@@ -41,8 +45,9 @@ def test_the_command_in_two_processes_has_the_results_of_one(tmp_path, tiny, sou
     alone = evaluated(DLMJoint.of(tiny, read(settings)), source, gen_kwargs={"max_gen_toks": 6})
     model = ",".join(f"{name}={value}" for name, value in settings.items())
     given = [*ARGUMENTS, "--model_args", model, "--metadata", f"source={source}"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    two = _command([*launch, "-m", "dlmjoint", "lm-eval", "run", *given], tmp_path)
+    asked = ["lm-eval", "run", *given, *TO, str(tmp_path)]
+    assert finish(start(2, _knowing_ours_alone, asked)) == [0, 0]
+    two = _written(tmp_path)
     texts = {sample["doc_id"]: sample["resps"] for sample in alone["samples"]["gsm8k_local"]}
     assert two["texts"] == texts
     assert len(texts) == len(PROBLEMS)
@@ -56,7 +61,11 @@ def test_the_command_in_two_processes_has_the_results_of_one(tmp_path, tiny, sou
 @pytest.mark.slow  # lm-eval reads its 14,000 files of tasks first
 def test_lm_evals_plain_command_finds_the_model_by_a_task_file_of_ours(tmp_path, source):
     given = [*ARGUMENTS, "--model_args", f"base={BASE}", "--metadata", f"source={source}"]
-    found = _command([sys.executable, "-m", "lm_eval", "run", *given, "--limit", "1"], tmp_path)
+    asked = [sys.executable, "-m", "lm_eval", "run", *given, "--limit", "1", *TO, str(tmp_path)]
+    places = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path)}
+    done = subprocess.run(asked, cwd=ROOT, env=places, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = _written(tmp_path)
     assert found["config"]["model"] == "dlmjoint"
     assert "answered,none" in found["results"]["gsm8k_local"]
 

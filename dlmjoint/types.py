@@ -192,8 +192,9 @@ class Commit:
 class Prediction:
     """What the base says about a canvas, aligned: entry i is about column i."""
 
-    hidden: Float[Tensor, "B L D"]
-    """Last hidden states of all columns; where not `fresh` they may be older than the canvas."""
+    hidden: Float[Tensor, "B C D"]
+    """Last hidden states of all columns, or, from a memory that grows with the text, of the first C,
+    behind which none is computed yet; where not `fresh` they may be older than the canvas."""
     fresh: Bool[Tensor, "B L"]
     """The cells computed from this canvas."""
 

@@ -37,6 +37,11 @@ def log_likelihoods(
     `samples` ways to be masked, all of them are weighed instead and there is no noise: one forward
     for an answer of one token.
 
+    A base that writes block after block knows no masks in finished blocks: there the log-likelihood is
+    the sum over the answer's blocks, each estimated so given the prompt and the finished ones before
+    it. Behind an answer that ends within a block the block's other columns are masks, as they are when
+    it is written.
+
     The draws depend on the seed, the prompt and L alone: not on batch size, order or processes, and
     answers of one length to one prompt are compared under the same masks. Ids that are never text
     (`Base.forbidden_ids`) have no probability. Raises ConfigError for an answer with none, or
@@ -48,22 +53,48 @@ def log_likelihoods(
         _check(base, answer)
     draw = Draw().prepare(base)
     totals = [0.0] * len(answers)
-    for part in _batches(answers, samples, seed, batch_size):
-        prompts = [answers[number].prompt for number, _, _ in part]
-        masks = torch.stack([mask for _, mask, _ in part])
-        rows = torch.tensor([answers[number].tokens for number, _, _ in part])
-        found = _masked_log_probs(base, draw, prompts, rows, masks)
-        for (number, _, weight), value in zip(part, found.tolist(), strict=True):
-            totals[number] += weight * value
+    parts = [
+        part for number, answer in enumerate(answers) for part in _parts(base, number, answer, seed)
+    ]
+    for batch in _batches(parts, samples, batch_size):
+        masks = torch.stack([mask for _, mask, _ in batch])
+        found = _masked_log_probs(base, draw, [part for part, _, _ in batch], masks)
+        for (part, _, weight), value in zip(batch, found.tolist(), strict=True):
+            totals[part.number] += weight * value
     return totals
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Tokens of an answer that are masked together: those in one block, or all."""
+
+    number: int
+    """Of the answer."""
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    rest: int
+    """Columns behind them that stay masks."""
+    seed: int
+    """Of their masks."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """What parts of one batch have in common."""
+        return len(self.tokens), self.rest
+
+
+def _parts(base: Base, number: int, answer: Answer, seed: int) -> Iterator[_Part]:
+    own = derive_seed(seed, "likelihood", repr(answer.prompt))
+    text, end = answer.prompt + answer.tokens, len(answer.prompt)
+    while end < len(text):
+        begin = end
+        block = base.attention.rest(begin) or base.attention.block_length
+        end = len(text) if block is None else min(begin + block, len(text))
+        rest = min(base.attention.rest(end), base.max_length - end)
+        yield _Part(number, text[:begin], text[begin:end], rest, own ^ (begin - len(answer.prompt)))
+
+
 def _check(base: Base, answer: Answer) -> None:
-    if base.attention.block_length is not None:
-        raise ConfigError(
-            f"a likelihood here masks tokens anywhere in an answer; {base.name} writes block after block "
-            "and knows no masks in finished blocks: take tasks that generate"
-        )
     if not answer.prompt or not answer.tokens:
         raise ConfigError("a likelihood needs a prompt and an answer of at least one token each")
     if never := sorted(set(answer.tokens).intersection(base.forbidden_ids)):
@@ -101,37 +132,33 @@ def masks_of(
 
 
 def _batches(
-    answers: Sequence[Answer], samples: int, seed: int, batch_size: int
-) -> Iterator[list[tuple[int, Bool[Tensor, " L"], float]]]:
-    """Masked answers, by number, with their weights: batches of answers of one length."""
-    order = sorted(range(len(answers)), key=lambda i: (len(answers[i].tokens), answers[i].prompt))
-    batch: list[tuple[int, Bool[Tensor, " L"], float]] = []
-    for number in order:
-        answer = answers[number]
-        own = derive_seed(seed, "likelihood", repr(answer.prompt))
-        masks, weights = masks_of(len(answer.tokens), samples, own)
+    parts: Sequence[_Part], samples: int, batch_size: int
+) -> Iterator[list[tuple[_Part, Bool[Tensor, " L"], float]]]:
+    """Masked parts with their weights: batches of parts of one shape."""
+    batch: list[tuple[_Part, Bool[Tensor, " L"], float]] = []
+    for part in sorted(parts, key=lambda part: (part.shape, part.prompt)):
+        masks, weights = masks_of(len(part.tokens), samples, part.seed)
         for mask, weight in zip(masks, weights.tolist(), strict=True):
-            if batch and (len(batch) == batch_size or len(batch[0][1]) != len(mask)):
+            if batch and (len(batch) == batch_size or batch[0][0].shape != part.shape):
                 yield batch
                 batch = []
-            batch.append((number, mask, weight))
+            batch.append((part, mask, weight))
     if batch:
         yield batch
 
 
 @torch.inference_mode()
 def _masked_log_probs(
-    base: Base,
-    draw: Draw,
-    prompts: Sequence[Sequence[int]],
-    tokens: Tensor,
-    masks: Bool[Tensor, "B N"],
+    base: Base, draw: Draw, parts: Sequence[_Part], masks: Bool[Tensor, "B N"]
 ) -> Float[Tensor, " B"]:
     """Per row, the summed log-probability of the masked tokens, given the others."""
-    blank = base.canvas(prompts, tokens.shape[1])
-    canvas, tokens, masks = blank.tokens.clone(), tokens.to(base.device), masks.to(base.device)
-    canvas[:, blank.response] = tokens.masked_fill(masks, base.mask_id)
-    hidden = base.predict(replace(blank, tokens=canvas)).hidden[:, blank.response][masks]
+    length, rest = parts[0].shape
+    tokens = torch.tensor([part.tokens for part in parts], device=base.device)
+    blank = base.canvas([part.prompt for part in parts], length + rest)
+    canvas, masks = blank.tokens.clone(), masks.to(base.device)
+    scored = slice(blank.response.start, blank.response.start + length)
+    canvas[:, scored] = tokens.masked_fill(masks, base.mask_id)
+    hidden = base.predict(replace(blank, tokens=canvas)).hidden[:, scored][masks]
     wanted = tokens[masks][:, None]
     found = torch.empty(len(wanted), dtype=torch.float64, device=base.device)
     for part in in_parts(len(wanted), base.vocab_size):

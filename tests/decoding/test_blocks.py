@@ -21,6 +21,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.models.causal import Autoregressive
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
+from dlmjoint.models.parts.canvas_cache import GROWTH
 from dlmjoint.models.sdar import Sdar
 from dlmjoint.models.transformer import TransformerBase
 from dlmjoint.random import Noise
@@ -172,3 +173,18 @@ def test_cached_equals_uncached_on_a_trained_base_and_its_sampler(part: int) -> 
         assert made[0].sequences == made[1].sequences, (seed, full)
         assert made[0].sampler_passes == made[1].sampler_passes, (seed, full)
         assert made[0].tally.columns > made[1].tally.columns
+
+
+def test_cached_equals_uncached_where_the_canvas_is_longer_than_the_memory_is_yet() -> None:
+    base = load_base(CHECKPOINTS / "tiny-sdar")
+    refine = dlmjoint.Joint(JointSampler.from_pretrained(CHECKPOINTS / "tiny-sdar-joint"))
+    assert base.bos_id is not None
+    question = "Tom has 7 pens. Tom buys 2 more pens. How many pens does Tom have now?\n"
+    prompts = [[base.bos_id, *base.encode(question)], [base.bos_id]]
+    assert len(prompts[0]) + 250 > GROWTH
+    found = [
+        dlmjoint.generate(base, prompts, Policy(4, refine=refine, cache=cache), max_new_tokens=250)
+        for cache in (ExactBlocks(), NoCache())
+    ]
+    assert found[0].texts == found[1].texts
+    assert found[0].base_forwards == found[1].base_forwards

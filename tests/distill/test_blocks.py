@@ -17,7 +17,6 @@ from dlmjoint.distill.online import OnlineData
 from dlmjoint.distill.unrolling.blocks import by_blocks, predict_blocks, unroll_blocks
 from dlmjoint.distill.unrolling.unroll import collate, unroll
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
 from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.sdar import Sdar
@@ -140,8 +139,6 @@ def test_what_does_not_stay_inside_blocks_is_refused_for_block_bases() -> None:
     base = Sdar.random()
     with pytest.raises(ConfigError, match="train on stored trajectories"):
         OnlineData(Unconditional(4)).check(base)
-    with pytest.raises(ConfigError, match="take tasks that generate"):
-        log_likelihoods(base, [Answer((5,), (6, 7))])
     with pytest.raises(ConfigError, match="measures per depth"):
         next(turns(base, _drawn(base, Policy(draw=NO_END)), Policy().prepare(base)))
 

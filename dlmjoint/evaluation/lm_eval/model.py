@@ -264,11 +264,13 @@ class DLMJoint(TemplateLM):
 
     def _writes(self, answer: Answer) -> bool:
         """Does the greedy decoder write this? It is asked no further than its first other token."""
-        canvas = self.base.canvas([answer.prompt], len(answer.tokens))
+        end = len(answer.prompt) + len(answer.tokens)
+        rest = min(self.base.attention.rest(end), self.base.max_length - end)
+        canvas = self.base.canvas([answer.prompt], len(answer.tokens) + rest)
         right = torch.tensor(answer.tokens, device=self.base.device)
         steps = decode(self.base, canvas, self._drawing(0.0, 1.0), Noise(self.settings.seed, (0,)))
         for step in steps:
-            response = step.canvas.tokens[0, canvas.response]
+            response = step.canvas.tokens[0, canvas.response][: len(right)]
             if bool(((response != right) & (response != self.base.mask_id)).any()):
                 return False
         return True

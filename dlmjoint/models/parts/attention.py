@@ -32,6 +32,10 @@ class Attention:
             return torch.zeros_like(positions)
         return positions.div(self.block_length, rounding_mode="floor")
 
+    def rest(self, length: int) -> int:
+        """How many columns are missing to the end of the block in which a row of so many ends."""
+        return 0 if self.block_length is None else -length % self.block_length
+
     def unsettled(self, canvas: Canvas) -> Bool[Tensor, "B L"]:
         """The cells whose keys and values a later forward may compute otherwise, although nothing but
         masks is written: the masks themselves, or the blocks from the first on that has one."""

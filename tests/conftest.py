@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import huggingface_hub.constants
+import jaxtyping
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from dlmjoint.models.joint import JointSampler
 from dlmjoint.models.load import load_base
 from dlmjoint.models.toy import TableModel
 from dlmjoint.models.transformer import TransformerBase
+from tests import Sampled
 from tests.show.browser import Browser, find_browser
 
 # pytest's warning filters (pyproject.toml) have imported the hub's client before the lines above.
@@ -30,6 +32,13 @@ def _quiet_progress_bars() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def _shapes_are_checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every call of a slow test, on a sample of a long one's."""
+    skips = False if request.node.get_closest_marker("slow") else Sampled()
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", skips)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,9 @@ def sdar() -> World:
     return random_world(Sdar)
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize(
+    "part", [*range(4), *(pytest.param(part, marks=pytest.mark.slow) for part in range(4, 8))]
+)
 def test_cached_equals_uncached_for_random_policies(sdar: World, part: int) -> None:
     for seed in range(25 * part, 25 * (part + 1)):
         full = random_block_policy(seed, sdar)

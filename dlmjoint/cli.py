@@ -257,6 +257,8 @@ def _logging() -> None:
         "lightning.pytorch.utilities.rank_zero",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The hub's client writes its own lines: a second handler would say them twice.
+    logging.getLogger("huggingface_hub").propagate = False
     # Batches here are lists of ids or indexing: there are no indices to infer, workers do not help.
     warnings.filterwarnings("ignore", message=".*(infer the batch indices|many workers).*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")

@@ -1,5 +1,6 @@
 """The commands: configs parse, mistakes end in one line and a non-zero status, nothing is lost."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_help_says_what_a_command_does_and_then_lists_its_settings_once(
     before, _, _ = capsys.readouterr().out.partition("options:")
     assert cli.COMMANDS.summary(verb).split()[0] in before
     assert "Args:" not in before
+
+
+def test_what_the_hubs_client_says_in_its_own_words_is_not_said_again_in_ours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(theirs, "propagate", True)
+    assert theirs.handlers, "it has its own"
+    cli._logging()
+    logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
+    assert "Retrying" not in caplog.text
 
 
 def test_an_unknown_verb_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,8 @@ def publish(
         dry_run: write the repository's content into this new folder, and send nothing.
     """
     _check_name(repo)
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: name one that fit or generate wrote")
     trajectories = (folder / "manifest.json").exists()
     kind: Literal["dataset", "model"] = "dataset" if trajectories else "model"
     if trajectories and any(given is not None for given in (evaluation, training, datasets)):

@@ -109,11 +109,24 @@ def test_a_dry_run_does_not_write_into_a_folder_in_use(tmp_path: Path) -> None:
         publish(SAMPLER, REPO, dry_run=tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_refused_in_one_line_and_not_looked_for_elsewhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nowhere, out = tmp_path / "none", tmp_path / "out"
+    with pytest.raises(SystemExit) as failure:
+        cli.main(["publish", str(nowhere), REPO, "--dry-run", str(out)])
+    assert failure.value.code == 2
+    told = f"dlmjoint: error: there is no folder {nowhere}: name one that fit or generate wrote\n"
+    assert capfd.readouterr().err == told
+    assert not out.exists()
+
+
 def test_a_folder_that_is_neither_is_refused_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "other").mkdir()
     with pytest.raises(SystemExit) as failure:
-        cli.main(["publish", str(tmp_path / "none"), REPO, "--dry-run", str(tmp_path / "out")])
+        cli.main(["publish", str(tmp_path / "other"), REPO, "--dry-run", str(tmp_path / "out")])
     assert failure.value.code == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith("dlmjoint: error: ")
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from dlmjoint.distill.running.checkpoints import LAST, Use, check_named, to_go_o
 from dlmjoint.distill.running.interrupt import SaveAndExit, keepers, kept_in
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.recipes import config_of
+from dlmjoint.signals import ending_on_request
 from dlmjoint.suggest import Parser, TrainerParser
 from dlmjoint.verbs import COMMANDS, COMPLETION, LM_EVAL, TRAINER_VERBS, answered
 
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _one_line_errors(lambda: train(argv))
         return
     if argv[0] == LM_EVAL:
-        _one_line_errors(lambda: lm_eval(argv[1:]))
+        with ending_on_request(KEPT_BY_LM_EVAL):
+            _one_line_errors(lambda: lm_eval(argv[1:]))
         return
     rewrite = SHORTHAND.get(argv[0], list)
     flags = [with_underscores(a) if a.startswith("--") else a for a in argv[1:]]
@@ -96,6 +98,16 @@ SHORTHAND: dict[str, Callable[[list[str]], list[str]]] = {
     "eval": with_recipe,
 }
 """What the command line may say shorter than the settings it becomes."""
+KEPT = {
+    "generate": "finished shards stay in {output}; the same command goes on from there",
+    "evaluate": "what was decoded stays in {run_dir}; the same command goes on from there",
+    "score": "the generations in {run_dir} stay as they are; the same command scores them",
+    "bench": "points measured so far stay in {output}; the same command begins anew",
+}
+"""What a function that is asked to end has kept, and how to go on."""
+KEPT_BY_ALL = "what it has written is there whole; the same command begins anew"
+"""The same of every other, and of one that was given no such folder."""
+KEPT_BY_LM_EVAL = "answers stay where --use_cache says, and the same command goes on from there"
 REREADING = ("score",)
 """Functions that work on what another one has made."""
 
@@ -125,7 +137,16 @@ def run(
         if makes and folder is not None and Path(str(folder)).is_dir():  # a file says it inside
             write_text(Path(str(folder)) / "config.yaml", resolved)
 
-    _one_line_errors(call)
+    with ending_on_request(_kept(command.__name__, settings)):
+        _one_line_errors(call)
+
+
+def _kept(function: str, settings: Mapping[str, Any]) -> str:
+    """What is said when a function is asked to end."""
+    folder = settings.get("output") or settings.get("run_dir")
+    if folder is None or settings.get("dry_run"):
+        return KEPT_BY_ALL
+    return KEPT.get(function, KEPT_BY_ALL).format(output=folder, run_dir=folder)
 
 
 def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentParser:
@@ -184,7 +205,11 @@ class TrainCLI(LightningCLI):
         return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
 
     def before_fit(self) -> None:
-        """Find the checkpoint that `last` means: every one counts, and none is left out silently."""
+        """Remove what a killed run was writing, and find the checkpoint that `last` means: every one
+        counts, and none is left out silently."""
+        if self.trainer.is_global_zero:
+            for folder in filter(None, (self.trainer.default_root_dir, self.model.export)):
+                sweep(Path(folder))
         chosen = self.config_init[str(self.subcommand)]
         if chosen.get("ckpt_path") == LAST:
             chosen["ckpt_path"] = to_go_on_from(kept_in(self.trainer), self._use(chosen))

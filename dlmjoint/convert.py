@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dlmjoint.disk.atomic import whole_files
 from dlmjoint.disk.pickles import read_inert
 from dlmjoint.disk.provenance import write_provenance
 from dlmjoint.errors import ConfigError, LoadError, MismatchError
@@ -60,8 +61,11 @@ def convert(
         if not all(map(torch.isfinite, weight.detach().aminmax())):
             raise LoadError(f"{checkpoint}: {name} holds numbers that are not finite")
     sampler.config.trained_depth = trained_depth
-    sampler.save_pretrained(output)
-    write_provenance(output, {"checkpoint": checkpoint, "base": base, "depth": trained_depth})
+    with whole_files(output) as temporary:
+        sampler.save_pretrained(temporary)
+        write_provenance(
+            temporary, {"checkpoint": checkpoint, "base": base, "depth": trained_depth}
+        )
     JointSampler.from_pretrained(output)
     log.info("converted %s to %s", checkpoint, output)
 

@@ -1,16 +1,24 @@
 """What a command does when it is asked to end."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+
+class Asked(SystemExit):
+    """The process was asked to end by a signal; its status is 128 and the signal's number."""
+
 
 @contextmanager
-def ending_on_request() -> Iterator[None]:
+def ending_on_request(told: str | None = None) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the process as an error would, with status 143 or 130, so that what it
-    holds is given back: claims, temporary folders.
+    holds is given back: claims, temporary folders. It says `told` then, in one line on stderr: what
+    is kept, and how to go on.
 
     A process that was started with SIGINT ignored goes on ignoring it: shells start those behind `&`
     in a script so, since Ctrl-C is meant for what is in front. Lightning's own handler of SIGTERM
@@ -19,16 +27,25 @@ def ending_on_request() -> Iterator[None]:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise Asked(128 + number)
 
     if threading.current_thread() is not threading.main_thread():  # signals are not for it
         yield
         return
-    asked = (signal.SIGTERM, signal.SIGINT)
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    before = {number: signal.signal(number, end) for number in asked[: 1 if ignored else 2]}
+    before = {number: signal.signal(number, end) for number in asked_by()}
     try:
         yield
+    except Asked:
+        first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
+        if told is not None and first:
+            sys.stderr.write(f"dlmjoint: asked to end: {told}\n")
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def asked_by() -> set[signal.Signals]:
+    """The signals that ask a process to end: SIGTERM, and SIGINT unless it was started ignoring it."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    return {signal.SIGTERM} if ignored else {signal.SIGTERM, signal.SIGINT}

@@ -6,13 +6,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
+from transformers import PreTrainedModel
 
 from dlmjoint import cli
 from dlmjoint.disk.atomic import FOREIGN, sweep, whole, whole_files
 from dlmjoint.disk.provenance import write_json
+from dlmjoint.distill.module import Distillation
 from dlmjoint.evaluation.kept import kept
+from dlmjoint.models.dream import Dream
+from dlmjoint.pretrain.objective import MaskedDiffusion
+from dlmjoint.pretrain.train import HISTORY, History, Pretraining, Schedule
+from dlmjoint.publish.command import staged
 from tests.conftest import GOLDEN
 from tests.distill.processes import CONTEXT, PATIENCE
 
@@ -128,3 +135,68 @@ def test_generate_clears_its_folder_at_its_start(tmp_path: Path) -> None:
     left = [_killed_while_writing(output / name) for name in ("shard-00000.parquet", "x.json")]
     cli.main(arguments)  # there is nothing to draw
     assert not any(path.exists() for path in left)
+
+
+def test_a_kill_while_a_base_is_saved_leaves_the_last_good_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Pretraining(
+        MaskedDiffusion(Dream.random(), 0.0, 0.0),
+        tmp_path,
+        Schedule(4, 2, 1e-3, 0),
+        History(),
+        0,
+        "float32",
+    )
+    module.recent.append(1.0)
+    module.save(2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "config.json", HISTORY} <= before.keys()
+
+    def killed_half_way(self: PreTrainedModel, folder: Path) -> None:
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", killed_half_way)
+    module.recent.append(2.0)
+    with pytest.raises(KeyboardInterrupt):
+        module.save(4)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert [one.name for one in tmp_path.parent.glob(f".{tmp_path.name}.*")] == []
+
+
+def test_what_was_left_of_a_folder_goes_with_its_sweep(tmp_path: Path) -> None:
+    folder = tmp_path / "sampler"
+    folder.mkdir()
+    left = _killed_while_writing(folder)
+    other = _killed_while_writing(tmp_path / "other")
+    sweep(folder)
+    assert not left.exists()
+    assert other.exists(), "another folder's"
+
+
+def test_a_fit_clears_its_folders_at_its_start(tmp_path: Path) -> None:
+    root, export = tmp_path / "root", tmp_path / "elsewhere" / "sampler"
+    left = [_killed_while_writing(root / "sampler"), _killed_while_writing(export)]
+    command = object.__new__(cli.TrainCLI)
+    command.trainer = L.Trainer(default_root_dir=root, accelerator="cpu", logger=False)
+    command.model = Distillation(BASE, depth=2, export=export)
+    command.config_init, command.subcommand = {"fit": {}}, "fit"  # pyright: ignore
+    command.before_fit()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_dry_run_of_publish_holds_everything_or_nothing_and_clears_what_was_left(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    left = [_killed_while_writing(out), _killed_while_writing(out / "card")]
+    with pytest.raises(ZeroDivisionError), staged(out) as temporary:
+        (temporary / "half").write_text("2" * int(1 / 0))
+    assert not any(path.exists() for path in left)
+    assert list(tmp_path.rglob("*")) == [out]
+    with staged(out) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").touch()
+    assert [path.name for path in out.rglob("*")] == ["inner", "file"]

@@ -48,7 +48,7 @@ def beside(path: Path) -> Iterator[Path]:
     What dead processes left of the same path is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left(path.parent.glob(f".{_literal(path.name)}.*.partial"))
+    _remove_left_of(path)
     temporary = path.with_name(
         f".{path.name}.{_here()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
     )
@@ -82,8 +82,13 @@ def whole_files(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what dead processes left half-written in a folder, and in those below it."""
+    """Remove what dead processes left half-written of a folder or a file, in it and in all below it."""
+    _remove_left_of(folder)
     _remove_left(folder.rglob(".*.partial"))
+
+
+def _remove_left_of(path: Path) -> None:
+    _remove_left(path.parent.glob(f".{_literal(path.name)}.*.partial"))
 
 
 def _remove_left(found: Iterator[Path]) -> None:

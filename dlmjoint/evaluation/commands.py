@@ -7,6 +7,7 @@ from rich.console import Console
 from dlmjoint.decoding.early_rules.prophet import Prophet
 from dlmjoint.decoding.guides.verified import CONTRACTS
 from dlmjoint.decoding.policy import Policy
+from dlmjoint.disk.atomic import whole_files
 from dlmjoint.disk.provenance import provenance, write_json
 from dlmjoint.evaluation.calibrate import (
     VERIFIED,
@@ -194,7 +195,8 @@ def calibrate(
     if into is not None:
         config = JointSamplerConfig.from_pretrained(into)
         config.price_per_nat = rate
-        config.save_pretrained(into)
+        with whole_files(into) as temporary:
+            config.save_pretrained(temporary)
     Console().print_json(data=result)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dlmjoint.disk.atomic import sweep, whole_files
 from dlmjoint.disk.provenance import write_json, write_provenance
 from dlmjoint.models.dream import Dream, DreamConfig, DreamNetwork
 from dlmjoint.models.load import load_base
@@ -175,9 +176,10 @@ class Pretraining(L.LightningModule):
             "cooldown": self.schedule.cooldown,
             "curve": self.curve,
         }
-        # A copy: the run goes on in float32.
-        copy.deepcopy(self.network).to(self.stored).save_pretrained(self.folder)
-        write_json(self.folder / HISTORY, [*self.history.runs, run])
+        with whole_files(self.folder) as temporary:
+            # A copy: the run goes on in float32.
+            copy.deepcopy(self.network).to(self.stored).save_pretrained(temporary)
+            write_json(temporary / HISTORY, [*self.history.runs, run])
 
     def configure_optimizers(self):
         """The two optimizers under one schedule."""
@@ -248,6 +250,7 @@ def train(
     `first` is the number of the stream's first example. bf16-mixed is twice as fast on CPUs with
     AVX512-BF16, and far slower on those without.
     """
+    sweep(folder)
     write_provenance(folder, arguments)  # first: a run may be stopped at any of its saves
     module = Pretraining(objective, folder, schedule, history, first, stored)
     # torch's fused attention on CPUs takes a third of a step in its backward, this one a twentieth.

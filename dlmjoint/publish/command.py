@@ -1,6 +1,8 @@
 """`dlmjoint publish`: a folder of ours as a repository of the Hugging Face hub."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from dlmjoint.disk.atomic import sweep, whole_files
 from dlmjoint.errors import ConfigError, DataError
 from dlmjoint.publish.sampler import stage_sampler
 from dlmjoint.publish.trajectories import stage_trajectories
@@ -65,24 +68,23 @@ def publish(
         "license": license,
         "public": dry_run is None,
     }
-    with TemporaryDirectory() as temporary:
-        staged = Path(temporary) if dry_run is None else _new(dry_run)
+    with staged(dry_run) as folder_to_be:
         if trajectories:
-            stage_trajectories(folder, staged, repo, **common)
+            stage_trajectories(folder, folder_to_be, repo, **common)
         else:
             stage_sampler(
                 folder,
-                staged,
+                folder_to_be,
                 repo,
                 evaluation=evaluation,
                 training=training,
                 datasets=datasets or [],
                 **common,
             )
-        if dry_run is not None:
-            log.info("wrote what would be published as %s to %s", repo, dry_run)
-            return
-        _upload(staged, repo, kind, private)
+        if dry_run is None:
+            _upload(folder_to_be, repo, kind, private)
+    if dry_run is not None:
+        log.info("wrote what would be published as %s to %s", repo, dry_run)
 
 
 def _check_name(repo: str) -> None:
@@ -94,7 +96,20 @@ def _check_name(repo: str) -> None:
         raise ConfigError(f"{repo!r} names no owner: give owner/{repo}")
 
 
+@contextmanager
+def staged(dry_run: Path | None) -> Iterator[Path]:
+    """An empty folder for the repository's content: one that goes, or the dry run's, which then holds
+    all of it or nothing. Raises DataError if that is not new."""
+    if dry_run is None:
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    with whole_files(_new(dry_run)) as temporary:
+        yield temporary
+
+
 def _new(folder: Path) -> Path:
+    sweep(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty: name a new folder for the dry run")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A fit that is asked to end saves first: SIGTERM, and SLURM's warning before the time is up."""
+"""A fit that is asked to end saves first: SIGTERM, Ctrl-C, and SLURM's warning before the time is up."""
 
 import logging
 import signal
@@ -13,16 +13,18 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dlmjoint.distill.running.resume import unstepped
+from dlmjoint.signals import asked_by
 
 log = logging.getLogger(__name__)
 
 EXIT_STATUS = 128 + signal.SIGTERM
-"""143: ended on request, to be continued. Of the first process of each machine; the others return 0,
-or Lightning's launcher would take them for crashed and kill the first one."""
+"""143: ended on request, to be continued; 130 after Ctrl-C. Of the first process of each machine; the
+others return 0, or Lightning's launcher would take them for crashed and kill the first one."""
 
 
 class SaveAndExit(L.Callback):
-    """On SIGTERM: finish the optimizer step, write `last.ckpt`, exit with status 143.
+    """On SIGTERM or SIGINT: finish the optimizer step, write `last.ckpt`, exit with status 143 or 130. A
+    second SIGINT does not wait for the step.
 
     Lightning's own handler broadcasts from inside the signal, between whatever collectives the
     processes are in, writes nothing and ends with status 0. Here the signal only leaves a note;
@@ -32,6 +34,7 @@ class SaveAndExit(L.Callback):
 
     def __init__(self) -> None:
         self._asked = False
+        self._status = EXIT_STATUS
         self._before: dict[signal.Signals, Any] = {}
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,6 +50,9 @@ class SaveAndExit(L.Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+        if number == signal.SIGINT:
+            self._status = 128 + number
+            signal.signal(number, self._before.pop(signal.SIGINT))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
@@ -65,7 +71,7 @@ class SaveAndExit(L.Callback):
                 trainer.global_step,
                 path,
             )
-        raise SIGTERMException(EXIT_STATUS if trainer.local_rank == 0 else 0)
+        raise SIGTERMException(self._status if trainer.local_rank == 0 else 0)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -80,11 +86,11 @@ class SaveAndExit(L.Callback):
 
 
 def _signals(trainer: L.Trainer) -> set[signal.Signals]:
-    """SIGTERM, and the signal that SLURM was told to send before the time is up."""
+    """What asks any process to end, and the signal that SLURM sends before the time is up."""
     environment = trainer._accelerator_connector.cluster_environment
     if isinstance(environment, SLURMEnvironment) and environment.requeue_signal is not None:
-        return {signal.SIGTERM, environment.requeue_signal}
-    return {signal.SIGTERM}
+        return {*asked_by(), environment.requeue_signal}
+    return asked_by()
 
 
 def kept_in(trainer: L.Trainer) -> list[Path]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from dlmjoint.evaluation.scoring.aup import family
 from dlmjoint.evaluation.telling.table import Rows, heading, measured
 
-PANELS = ("mauve", "agreement_item", "accuracy")
+PANELS = ("mauve", "agreement_item", "parses", "accuracy")
 """Metrics of the picture, where they were measured."""
 
 COLOURS = ("#0b6e99", "#c75d00", "#6940a5", "#0f7b6c", "#ad1a72", "#64473a", "#8a7300", "#4d5b8c")

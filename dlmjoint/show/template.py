@@ -1,5 +1,6 @@
 """Pages from templates; whatever is put into one is escaped."""
 
+from functools import cache
 from importlib.resources import files
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -15,6 +16,12 @@ def render(package: str, name: str, **values: object) -> str:
     Texts are escaped for HTML, and `tojson` for a script element; `asset(file)` puts a file of the
     package, or of the shared ones, into the page as it is.
     """
+    return _environment(package).get_template(name).render(**values)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    """A package's templates, each compiled when it is first used."""
     packages = (package, SHARED)
 
     def asset(file: str) -> Markup:
@@ -31,4 +38,4 @@ def render(package: str, name: str, **values: object) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {}  # keys as they come, not sorted
     environment.globals["asset"] = asset
-    return environment.get_template(name).render(**values)
+    return environment

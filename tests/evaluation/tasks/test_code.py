@@ -17,7 +17,7 @@ from dlmjoint.evaluation.tasks.humaneval import HumanEval
 from dlmjoint.evaluation.tasks.mbpp import MBPP
 from tests.evaluation.tasks.humaneval_forms import NONE, PROMPT, RIGHT, WRONG
 
-HOOK = Limits(seconds=5.0, cpu=1, memory=1 << 28, namespaces=False)
+HOOK = Limits(seconds=60.0, cpu=1, memory=1 << 28, namespaces=False)
 """Runs everywhere; the walls themselves are tested in test_sandbox."""
 
 DOUBLE = {

@@ -116,6 +116,16 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{_name(page)} links to {target}"
 
 
+NAMED = re.compile(r"`((?:tests|configs|examples|train|eval|notebooks|checkpoints)/[a-z0-9_./-]*[a-z0-9])`")
+"""Files of this repository that a page speaks of (in capitals stands what a reader puts there)."""
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=_name)
+def test_files_that_a_page_speaks_of_are_there(page: Path) -> None:
+    named = NAMED.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 

@@ -116,7 +116,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{_name(page)} links to {target}"
 
 
-NAMED = re.compile(r"`((?:tests|configs|examples|train|eval|notebooks|checkpoints)/[a-z0-9_./-]*[a-z0-9])`")
+NAMED = re.compile(
+    r"`((?:tests|configs|examples|train|eval|notebooks|checkpoints)/[a-z0-9_./-]*[a-z0-9])`"
+)
 """Files of this repository that a page speaks of (in capitals stands what a reader puts there)."""
 
 

@@ -63,7 +63,8 @@ class Noise:
         """
         factor, shift = self._line(rows, columns)
         hashed = torch.addcmul(shift, factor, _words(vocab_size, rows.device))
-        return torch.mul(hashed, 2.0**-63).copysign_(-1.0).log1p_()
+        # `mul` would write the float32 numbers too, and beside them its product.
+        return hashed.float().mul_(2.0**-63).copysign_(-1.0).log1p_()
 
     def gumbel(
         self, rows: Int[Tensor, "*cells"], columns: Int[Tensor, "*cells"], vocab_size: int

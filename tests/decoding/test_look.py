@@ -1,5 +1,8 @@
 """The look at a cell's logits: the same number whatever lies beside it, to seven digits."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -63,3 +66,16 @@ def test_sums_over_the_vocabulary_are_right_to_six_digits_where_hardly_anything_
     look = look_at(logits, None)
     torch.testing.assert_close(look.others.double(), odds.sum(-1), rtol=1e-6, atol=0)
     torch.testing.assert_close(look.spread.double(), (behind * odds).sum(-1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_look_reads_the_logits_twice_and_writes_nothing_as_wide() -> None:
+    # In a process of its own: the checks of shapes cannot be compiled.
+    script = [sys.executable, "-m", "tests.decoding.compiled_look"]
+    told = json.loads(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+    assert told["kernels"] == 1
+    assert told["loops"] == 2  # for the greatest, then for the sums
+    assert len(told["buffers"]) >= 4  # what is kept
+    assert not [buffer for buffer in told["buffers"] if str(told["vocab_size"]) in buffer]
+    assert told["untouched"]
+    assert max(told["apart"]) < 1e-6

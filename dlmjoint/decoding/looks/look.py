@@ -30,10 +30,15 @@ class Odds:
 
 
 def odds_of(logits: Float[Tensor, "*cells V"]) -> Odds:
-    """Of finite float32 logits, which are written over."""
+    """Of finite float32 logits, which are written over; compiled, nothing is."""
     greatest, best = logits.max(-1, keepdim=True)
-    behind = logits.sub_(greatest)
-    odds = behind.exp().scatter_(-1, best, 0.0)
+    if torch.compiler.is_compiling():  # what is written in place or at an index must lie in memory
+        behind = logits - greatest
+        words = torch.arange(logits.shape[-1], device=logits.device)
+        odds = torch.where(words == best, 0.0, behind.exp())
+    else:
+        behind = logits.sub_(greatest)
+        odds = behind.exp().scatter_(-1, best, 0.0)
     return Odds(best, behind, odds, _sum(odds))
 
 
@@ -102,7 +107,7 @@ def raw_gap(logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:
 
 
 def look_at(logits: Float[Tensor, "*cells V"], gap: Float[Tensor, "*cells"] | None) -> Look:
-    """The look at finite float32 logits, which it writes over; `gap` is their `raw_gap`, taken before
+    """The look at finite float32 logits, which it writes over unless it is compiled; `gap` is their `raw_gap`, taken before
     ids were forbidden."""
     one = odds_of(logits)
     return Look(
@@ -117,7 +122,7 @@ def look_at(logits: Float[Tensor, "*cells V"], gap: Float[Tensor, "*cells"] | No
 def _sum(values: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:
     """Sums over the vocabulary, a cell's the same whatever the number of cells and threads."""
     vocab_size = values.shape[-1]
-    if vocab_size >= SPLIT:
+    if vocab_size >= SPLIT and not torch.compiler.is_compiling():
         values = values.unflatten(-1, (_parts(vocab_size), -1)).sum(-1)
     return values.sum(-1)
 
@@ -129,6 +134,8 @@ def _sum_of_products(one: Odds) -> Float[Tensor, "*cells"]:
     writes products (`vecdot`), nor loses digits (`bmm`: 1e-4 over 152,064 words), nor depends on where
     a cell lies in memory (`dot`). A channel is a part of a cell's vocabulary, of mean 0 and deviation 1.
     """
+    if torch.compiler.is_compiling():
+        return (one.behind * one.odds).sum(-1)
     parts = _parts(one.odds.shape[-1])
     scale = one.others  # without values of consequence: the sums take its shape
     if parts > 1:

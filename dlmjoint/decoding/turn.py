@@ -242,7 +242,7 @@ class Turn:
         looks = []
         for _, _, logits in self._logits(rows, columns):
             gap = None if self.watched is None else raw_gap(logits)
-            looks.append(look_at(self.draw.shape(logits), gap))
+            looks.append(look_at(self.draw.shape(logits), gap, self.base.captured))
         if len(looks) == 1 and looks[0].best.shape == columns.shape:
             return looks[0]
         return Look.joined(looks, lambda parts: torch.cat(parts).view(columns.shape))

@@ -68,7 +68,7 @@ class JointSampler(PreTrainedModel):
         self.gain = nn.RMSNorm(width, eps=eps)
         self.rotary = family.new_rotary(layer)
         self._layout: Layout | None = None
-        self._captured: Captured | None = None
+        self._captured: Captured[Tensor] | None = None
         self.captured = False
         self.post_init()
 

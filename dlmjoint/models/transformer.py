@@ -99,7 +99,7 @@ class TransformerBase(Base):
         self.max_length = config.max_position_embeddings
         self.attention = self.attention_of(config)
         self._layout: Layout | None = None
-        self._forward: Captured | None = None
+        self._forward: Captured[Tensor] | None = None
 
     def capture(self) -> None:
         """Compile forwards of whole canvases; those with a memory, whose shapes are seldom the same twice,

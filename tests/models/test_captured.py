@@ -25,7 +25,9 @@ def test_compiled_forwards_write_token_for_token_what_plain_ones_write() -> None
         # Forwards and columns: a finished row that has stayed to keep a shape costs nothing.
         assert compiled[1:3] == plain[1:3]
         assert compiled[3] < 5  # seconds: what compiling took is not among them
-    assert len(set(said)) == len(said) <= 1 + 3  # a pass; forwards of four, two and one rows
+    # A pass; forwards of four, two and one rows; looks at several cells and at one.
+    assert len(set(said)) == len(said) <= 1 + 3 + 2
+    assert any(message.startswith("compiling a look") for message in said)
 
 
 def test_a_shape_is_announced_once_and_its_first_run_is_left_out_of_the_clock(
@@ -39,6 +41,19 @@ def test_a_shape_is_announced_once_and_its_first_run_is_left_out_of_the_clock(
         assert torch.equal(doubled(torch.ones(rows, 5)), torch.full((rows, 5), 2.0))
     said = [record.message for record in caplog.records]
     assert said == ["compiling a sum of 2 x 5, once", "compiling a sum of 3 x 5, once"]
+
+
+def test_what_is_compiled_for_any_size_is_announced_once_for_all_sizes_above_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    monkeypatch.setattr("dlmjoint.models.parts.captured.check_compiler", lambda device: None)
+    split = Captured(lambda x: (x + x, x), "a pair", torch.device("cpu"), any_size=True)
+    caplog.set_level(logging.INFO)
+    for rows in (2, 3, 1, 4):
+        assert torch.equal(split(torch.ones(rows, 5))[0], torch.full((rows, 5), 2.0))
+    said = [record.message for record in caplog.records]
+    assert said == ["compiling a pair of n x n, once", "compiling a pair of 1 x n, once"]
 
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

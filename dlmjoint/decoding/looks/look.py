@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmjoint.models.parts.captured import Captured
+
 PART = 512
 """Words of a vocabulary that are summed one after the other; more would cost digits."""
 SPLIT = 1 << 15
@@ -106,17 +108,29 @@ def raw_gap(logits: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:
     return best[..., 0] - best[..., 1]
 
 
-def look_at(logits: Float[Tensor, "*cells V"], gap: Float[Tensor, "*cells"] | None) -> Look:
-    """The look at finite float32 logits, which it writes over unless it is compiled; `gap` is their `raw_gap`, taken before
-    ids were forbidden."""
+def look_at(
+    logits: Float[Tensor, "*cells V"], gap: Float[Tensor, "*cells"] | None, captured: bool = False
+) -> Look:
+    """The look at finite float32 logits, which it writes over unless it is compiled; `gap` is their
+    `raw_gap`, taken before ids were forbidden."""
+    if captured:
+        numbers = _captured(logits.device)(logits.flatten(0, -2))
+        best, others, second, spread = (each.view(logits.shape[:-1]) for each in numbers)
+    else:
+        best, others, second, spread = _numbers(logits)
+    return Look(best, others, second, spread, gap)
+
+
+def _numbers(logits: Float[Tensor, "*cells V"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best token, S, the second's odds and the sum of d exp(d) of every cell."""
     one = odds_of(logits)
-    return Look(
-        best=one.best.squeeze(-1),
-        others=one.others,
-        second=one.odds.amax(-1),
-        spread=_sum_of_products(one),
-        gap=gap,
-    )
+    return one.best.squeeze(-1), one.others, one.odds.amax(-1), _sum_of_products(one)
+
+
+@lru_cache(maxsize=8)
+def _captured(device: torch.device) -> Captured[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Compiled: two loops over the vocabulary, nothing as wide is written."""
+    return Captured(_numbers, "a look", device, any_size=True)
 
 
 def _sum(values: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:

@@ -3,52 +3,67 @@
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from dlmjoint.clock import Stopwatch
 from dlmjoint.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SHAPES = 64
 """Shapes a function may be compiled for; torch's own limit is meant for shapes that nobody planned."""
 
 
-class Captured:
-    """A function of tensors, compiled for every shape it meets.
+class Captured(Generic[T]):
+    """A function of tensors, compiled for every shape it meets, or for any.
 
     A shape is met for the first time once: that call takes seconds to minutes, is announced, and its
     time is not the decoding's.
     """
 
-    def __init__(self, function: Callable[..., Tensor], what: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        function: Callable[..., T],
+        what: str,
+        device: torch.device,
+        any_size: bool = False,
+    ) -> None:
+        """With `any_size` it is compiled for all sizes above one together, and no graph is recorded: for
+        what is met in many shapes and is a few kernels."""
         check_compiler(device)
         torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
-        self.what, self.device = what, device
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        self._compiled = torch.compile(function, mode=mode, dynamic=False, fullgraph=True)
-        self._met: set[tuple[tuple[int, ...] | None, ...]] = set()
+        self.what, self.device, self.any_size = what, device, any_size
+        self._recorded = device.type == "cuda" and not any_size
+        mode = "reduce-overhead" if self._recorded else None
+        self._compiled = torch.compile(function, mode=mode, dynamic=any_size, fullgraph=True)
+        self._met: set[tuple[tuple[str, ...] | None, ...]] = set()
 
-    def __call__(self, *arguments: Any) -> Tensor:
-        """The function's result. On a GPU it is a copy: the graph writes over its own at its next run."""
+    def __call__(self, *arguments: Any) -> T:
+        """The function's result. Of a graph it is a copy: the graph writes over its own at its next run."""
         leaves = tree_leaves(arguments)
-        shape = tuple(tuple(one.shape) if isinstance(one, Tensor) else None for one in leaves)
+        shape = tuple(self._sizes(one) if isinstance(one, Tensor) else None for one in leaves)
         if shape in self._met:
             return self._run(arguments)
-        log.info("compiling %s of %s, once", self.what, " x ".join(map(str, leaves[0].shape)))
+        log.info("compiling %s of %s, once", self.what, " x ".join(self._sizes(leaves[0])))
         self._met.add(shape)
         with Stopwatch.left_out(self.device):
-            if self.device.type == "cuda":  # a graph is recorded in the second run
+            if self._recorded:  # in the second run
                 self._run(arguments)
             return self._run(arguments)
 
-    def _run(self, arguments: tuple[Any, ...]) -> Tensor:
+    def _run(self, arguments: tuple[Any, ...]) -> T:
         found = self._compiled(*arguments)
-        return found.clone() if self.device.type == "cuda" else found
+        return tree_map(Tensor.clone, found) if self._recorded else found
+
+    def _sizes(self, tensor: Tensor) -> tuple[str, ...]:
+        """What tells one compilation from another."""
+        return tuple("n" if self.any_size and size > 1 else str(size) for size in tensor.shape)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from math import log
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
@@ -74,17 +74,17 @@ class RankedKL(ForwardKL):
         tokens: Int[Tensor, " C"] | None = None,
     ) -> Float[Tensor, " C"]:
         """The KL of every cell and the weighted distance."""
-        excluded = teacher == -torch.inf
-        certain, guess = (_entropy(log_probs, excluded) for log_probs in (teacher, student))
-        distance = smooth_l1_loss(
-            (guess + self.floor).log(), (certain + self.floor).log(), reduction="none"
+        certain, guess = (
+            (_entropy(log_probs) + self.floor).log() for log_probs in (teacher, student)
         )
+        distance = smooth_l1_loss(guess, certain, reduction="none")
         return super().__call__(teacher, student, tokens) + self.weight * distance
 
 
-def _entropy(log_probs: Float[Tensor, "C V"], excluded: Bool[Tensor, "C V"]) -> Float[Tensor, " C"]:
-    """In nats and at least 0, differentiable; the excluded ids contribute nothing."""
-    possible = log_probs.masked_fill(excluded, 0)
+def _entropy(log_probs: Float[Tensor, "C V"]) -> Float[Tensor, " C"]:
+    """In nats and at least 0; impossible ids contribute nothing. Unlike `decoding.order.entropy`, which
+    works in place, it may be differentiated."""
+    possible = log_probs.masked_fill(log_probs == -torch.inf, 0)
     return -(possible.exp() * possible).sum(-1).clamp(max=0)
 
 

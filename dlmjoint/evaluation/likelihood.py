@@ -90,8 +90,16 @@ def _parts(base: Base, number: int, answer: Answer, seed: int) -> Iterator[_Part
         begin = end
         block = base.attention.rest(begin) or base.attention.block_length
         end = len(text) if block is None else min(begin + block, len(text))
-        rest = min(base.attention.rest(end), base.max_length - end)
-        yield _Part(number, text[:begin], text[begin:end], rest, own ^ (begin - len(answer.prompt)))
+        behind = columns_behind(base, end)
+        yield _Part(
+            number, text[:begin], text[begin:end], behind, own ^ (begin - len(answer.prompt))
+        )
+
+
+def columns_behind(base: Base, length: int) -> int:
+    """How many columns follow a row of so many in a base's canvas: those to the end of its block, as far as the
+    base reaches."""
+    return min(base.attention.rest(length), base.max_length - length)
 
 
 def _check(base: Base, answer: Answer) -> None:

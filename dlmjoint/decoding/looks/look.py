@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmjoint.decoding.looks.sent import standard
 from dlmjoint.models.parts.captured import Captured
 
 PART = 512
@@ -155,7 +156,7 @@ def _sum_of_products(one: Odds) -> Float[Tensor, "*cells"]:
     if parts > 1:
         scale = scale[..., None].expand(*scale.shape, parts)
     width = one.odds.shape[-1] // parts
-    zero, unit = _norm(scale.device)
+    zero, unit = standard(scale.device)
     _, sums, _ = torch.ops.aten.native_group_norm_backward(
         one.odds, one.behind, zero, unit, scale, 1, scale.numel(), width, 1, [False, True, False]
     )
@@ -167,10 +168,3 @@ def _parts(vocab_size: int) -> int:
     """Into how many equal parts of at most `PART` words a vocabulary falls; 1, if they would be tiny."""
     width = max(width for width in range(1, PART + 1) if vocab_size % width == 0)
     return vocab_size // width if width >= PART // 8 else 1
-
-
-@lru_cache(maxsize=8)
-def _norm(device: torch.device) -> tuple[Float[Tensor, "1 1"], Float[Tensor, "1 1"]]:
-    """Mean 0 and deviation 1."""
-    with torch.inference_mode(False):
-        return torch.zeros(1, 1, device=device), torch.ones(1, 1, device=device)

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -24,3 +25,10 @@ def least(device: torch.device) -> Tensor:
     """Minus infinity, in whatever type it meets."""
     with torch.inference_mode(False):
         return torch.full((), -torch.inf, device=device)
+
+
+@lru_cache(maxsize=8)
+def standard(device: torch.device) -> tuple[Float[Tensor, "1 1"], Float[Tensor, "1 1"]]:
+    """Mean 0 and deviation 1, float32."""
+    with torch.inference_mode(False):
+        return torch.zeros(1, 1, device=device), torch.ones(1, 1, device=device)

@@ -22,7 +22,7 @@ from dlmjoint.decoding.decode import decode
 from dlmjoint.decoding.draw import Draw
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.errors import ConfigError
-from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
+from dlmjoint.evaluation.likelihood import Answer, columns_behind, log_likelihoods
 from dlmjoint.evaluation.lm_eval.settings import Settings, read
 from dlmjoint.evaluation.running.settings import base_settings, describe
 from dlmjoint.evaluation.running.sharding import PATIENCE
@@ -264,9 +264,8 @@ class DLMJoint(TemplateLM):
 
     def _writes(self, answer: Answer) -> bool:
         """Does the greedy decoder write this? It is asked no further than its first other token."""
-        end = len(answer.prompt) + len(answer.tokens)
-        rest = min(self.base.attention.rest(end), self.base.max_length - end)
-        canvas = self.base.canvas([answer.prompt], len(answer.tokens) + rest)
+        behind = columns_behind(self.base, len(answer.prompt) + len(answer.tokens))
+        canvas = self.base.canvas([answer.prompt], len(answer.tokens) + behind)
         right = torch.tensor(answer.tokens, device=self.base.device)
         steps = decode(self.base, canvas, self._drawing(0.0, 1.0), Noise(self.settings.seed, (0,)))
         for step in steps:

@@ -42,7 +42,7 @@ class Captured(Generic[T]):
         self._recorded = device.type == "cuda" and not any_size
         mode = "reduce-overhead" if self._recorded else None
         self._compiled = torch.compile(function, mode=mode, dynamic=any_size, fullgraph=True)
-        self._met: set[tuple[tuple[str, ...] | None, ...]] = set()
+        self._met: set[tuple[tuple[int, ...] | None, ...]] = set()
 
     def __call__(self, *arguments: Any) -> T:
         """The function's result. Of a graph it is a copy: the graph writes over its own at its next run."""
@@ -50,7 +50,8 @@ class Captured(Generic[T]):
         shape = tuple(self._sizes(one) if isinstance(one, Tensor) else None for one in leaves)
         if shape in self._met:
             return self._run(arguments)
-        log.info("compiling %s of %s, once", self.what, " x ".join(self._sizes(leaves[0])))
+        told = ("n" if self.any_size and size > 1 else str(size) for size in leaves[0].shape)
+        log.info("compiling %s of %s, once", self.what, " x ".join(told))
         self._met.add(shape)
         with Stopwatch.left_out(self.device):
             if self._recorded:  # in the second run
@@ -61,9 +62,11 @@ class Captured(Generic[T]):
         found = self._compiled(*arguments)
         return tree_map(Tensor.clone, found) if self._recorded else found
 
-    def _sizes(self, tensor: Tensor) -> tuple[str, ...]:
+    def _sizes(self, tensor: Tensor) -> tuple[int, ...]:
         """What tells one compilation from another."""
-        return tuple("n" if self.any_size and size > 1 else str(size) for size in tensor.shape)
+        return (
+            tuple(min(size, 2) for size in tensor.shape) if self.any_size else tuple(tensor.shape)
+        )
 
 
 def check_compiler(device: torch.device) -> None:

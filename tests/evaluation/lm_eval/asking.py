@@ -35,6 +35,20 @@ def written(path: Path, problems: list[tuple[str, str]]) -> str:
     return str(path)
 
 
+def choices(path: Path, rows: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
+    """A multiple-choice task about rows, which are written into a file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "task": "choices",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(path)}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        **settings,
+    }
+
+
 def evaluated(model: DLMJoint, source: str, **more: Any) -> dict[str, Any]:
     """lm-eval's results on its task of a local file."""
     results = simple_evaluate(

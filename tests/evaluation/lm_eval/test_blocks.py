@@ -14,7 +14,7 @@ from dlmjoint.evaluation.lm_eval.model import DLMJoint
 from dlmjoint.evaluation.lm_eval.settings import Settings, read
 from dlmjoint.models.load import load_base
 from tests.conftest import CHECKPOINTS
-from tests.evaluation.lm_eval.asking import BOS, evaluated, wanted, written
+from tests.evaluation.lm_eval.asking import BOS, choices, evaluated, wanted, written
 
 BASE = str(CHECKPOINTS / "tiny-sdar")
 SAMPLER = str(CHECKPOINTS / "tiny-sdar-joint")
@@ -94,20 +94,14 @@ def test_a_right_answer_over_several_blocks_is_likelier_and_written_by_the_greed
 
 def test_a_multiple_choice_task_is_answered(sdar, tmp_path: Path):
     rows = [{"question": question, "answer": int(answer[-1])} for question, answer in PROBLEMS]
-    path = tmp_path / "choices.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = {
-        "task": "choices",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(path)}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}\n{{'7+2' if answer == 9 else '5-3'}}",
-        "target_delimiter": "",
-        "doc_to_choice": ["=9.", "=2."],
-        "doc_to_target": "{{0 if answer == 9 else 1}}",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
+    task = choices(
+        tmp_path / "choices.jsonl",
+        rows,
+        doc_to_text="{{question}}\n{{'7+2' if answer == 9 else '5-3'}}",
+        target_delimiter="",
+        doc_to_choice=["=9.", "=2."],
+        doc_to_target="{{0 if answer == 9 else 1}}",
+    )
     results = simple_evaluate(
         model=_model(sdar, samples=15, greedy=False),
         tasks=[task],

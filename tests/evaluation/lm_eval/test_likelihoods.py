@@ -1,6 +1,5 @@
 """Log-likelihoods that lm-eval asks for."""
 
-import json
 from itertools import pairwise
 
 import pytest
@@ -10,7 +9,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from dlmjoint.evaluation.likelihood import Answer, log_likelihoods
-from tests.evaluation.lm_eval.asking import BOS, model_of, wanted
+from tests.evaluation.lm_eval.asking import BOS, choices, model_of, wanted
 
 
 def test_a_likely_continuation_has_more_likelihood_and_is_written_by_the_greedy_decoder(tiny):
@@ -34,19 +33,13 @@ def test_a_likely_continuation_has_more_likelihood_and_is_written_by_the_greedy_
 
 def test_a_multiple_choice_task_is_answered_and_its_answers_are_kept(tmp_path, tiny):
     rows = [{"question": f"Tom has {n} pens. Tom has", "answer": n - 2} for n in (3, 5)]
-    path = tmp_path / "choices.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = {
-        "task": "choices",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(path)}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_choice": ["1", "3", "3 pens pens"],
-        "doc_to_target": "{{0 if answer == 1 else 1}}",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
+    task = choices(
+        tmp_path / "choices.jsonl",
+        rows,
+        doc_to_text="{{question}}",
+        doc_to_choice=["1", "3", "3 pens pens"],
+        doc_to_target="{{0 if answer == 1 else 1}}",
+    )
     found = []
     for _ in range(2):
         results = simple_evaluate(

@@ -10,7 +10,7 @@ def main() -> None:
     if answered(sys.argv[1:]):
         return
     try:
-        from dlmjoint.cli import main as command  # imports torch and Lightning, for seconds
+        from dlmjoint.cli import main as command  # imports torch, for seconds
 
         command()
     except KeyboardInterrupt:  # a command that has begun takes the signal itself

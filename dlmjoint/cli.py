@@ -1,6 +1,7 @@
 """Commands: a typed function's signature is its flags, its YAML schema and its help."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -8,32 +9,18 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lightning as L
-from datasets import disable_progress_bars
-from jsonargparse import ArgumentParser, set_parsing_settings
-from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from jsonargparse import ArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
 from dlmjoint.completion import completion
-from dlmjoint.decoding.draw import Draw
-from dlmjoint.decoding.policy import Policy
 from dlmjoint.disk.atomic import sweep
 from dlmjoint.disk.paths import expanded
 from dlmjoint.disk.provenance import write_text
-from dlmjoint.distill.data import TrajectoryData
-from dlmjoint.distill.fit_data import FitData
-from dlmjoint.distill.module import Distillation
-from dlmjoint.distill.running.checkpoints import LAST, Use, check_named, to_go_on_from
-from dlmjoint.distill.running.interrupt import SaveAndExit, keepers, kept_in
 from dlmjoint.errors import ConfigError, DataError, LoadError, MismatchError
 from dlmjoint.evaluation.recipes import config_of
 from dlmjoint.signals import ending_on_request
-from dlmjoint.suggest import Parser, TrainerParser
+from dlmjoint.suggest import Parser
 from dlmjoint.verbs import COMMANDS, COMPLETION, LM_EVAL, TRAINER_VERBS, answered
-
-# Dataclasses that a user's own may take the place of; jsonargparse takes subclasses of no others.
-set_parsing_settings(subclasses_enabled=[Draw, Policy])
 
 Result = TypeVar("Result")
 
@@ -158,90 +145,14 @@ def parser_of(command: Callable[..., Any], name: str | None = None) -> ArgumentP
     return parser
 
 
-class TrainCLI(LightningCLI):
-    """LightningCLI with CSV and TensorBoard logs where no logger is named, on stored trajectories
-    where no other data is, and with checkpoints where a later run looks for the last one."""
-
-    def add_arguments_to_parser(self, parser: Any) -> None:
-        """`data` names a class only where it is not `TrajectoryData`."""
-        kind = f"{TrajectoryData.__module__}.{TrajectoryData.__qualname__}"
-        parser.set_defaults({"data": {"class_path": kind}})
-
-    def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Settle the paths, and refuse a missing or damaged checkpoint before anything is built.
-
-        Raises LoadError, ConfigError.
-        """
-        super().parse_arguments(parser, args)
-        self.config = expanded(self.config)
-        settings = self.config[self.config["subcommand"]]
-        if settings["trainer"]["default_root_dir"] is None:
-            settings["trainer"]["default_root_dir"] = TRAINING["trainer_defaults"][
-                "default_root_dir"
-            ]
-        path = settings.get("ckpt_path")
-        if path not in (None, LAST):
-            check_named(str(path), self._use(settings))
-
-    def _parse_ckpt_path(self) -> None:
-        """Lightning would load the checkpoint here, for hyperparameters that ours do not hold."""
-
-    def _use(self, settings: Any) -> Use:
-        """What this command wants a checkpoint for."""
-        trusted = settings.get("weights_only") is False
-        return Use(fitting=self.config["subcommand"] == "fit", trusted=trusted)
-
-    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """A trainer that logs to files under its root directory, keeps checkpoints there, and saves
-        one when it is asked to end."""
-        settings = self._get(self.config_init, "trainer")
-        root = settings["default_root_dir"]
-        if settings.get("logger") in (None, True):
-            kwargs["logger"] = [CSVLogger(root, name="logs"), TensorBoardLogger(root, name="logs")]
-        given = settings.get("callbacks") or []
-        callbacks = [SaveAndExit(), *(given if isinstance(given, list) else [given])]
-        if settings.get("enable_checkpointing") is not False:
-            callbacks += keepers(callbacks, Path(root))
-        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
-
-    def before_fit(self) -> None:
-        """Remove what a killed run was writing, and find the checkpoint that `last` means: every one
-        counts, and none is left out silently."""
-        if self.trainer.is_global_zero:
-            for folder in filter(None, (self.trainer.default_root_dir, self.model.export)):
-                sweep(Path(folder))
-        chosen = self.config_init[str(self.subcommand)]
-        if chosen.get("ckpt_path") == LAST:
-            chosen["ckpt_path"] = to_go_on_from(kept_in(self.trainer), self._use(chosen))
-
-    before_validate = before_test = before_predict = before_fit
-
-
-TRAINING: dict[str, Any] = {
-    "auto_configure_optimizers": False,
-    "parser_class": TrainerParser,
-    "save_config_kwargs": {"overwrite": True},
-    "seed_everything_default": 0,
-    "trainer_defaults": {
-        # One endless epoch: max_steps ends a run, val_check_interval counts steps.
-        "default_root_dir": "runs/fit",
-        "max_epochs": 1,
-        "check_val_every_n_epoch": None,
-        "val_check_interval": 500,
-        "use_distributed_sampler": False,
-        "inference_mode": False,  # weights gathered in it could not be trained with afterwards
-        "enable_model_summary": False,
-    },
-}
-
-
 def train(arguments: Sequence[str]) -> None:
     """`fit` and its relatives, as Lightning users know them."""
+    from dlmjoint.training import training  # Lightning takes seconds to import: only they pay
+
     _logging()
     given = list(arguments)
     # LightningCLI warns of arguments given twice, to it and to the process.
-    args = None if given == sys.argv[1:] else given
-    TrainCLI(Distillation, FitData, subclass_mode_data=True, args=args, **TRAINING)
+    training(None if given == sys.argv[1:] else given)
 
 
 def lm_eval(arguments: Sequence[str]) -> None:
@@ -271,8 +182,10 @@ def lightning() -> None:
 
 def _logging() -> None:
     """Our own words at INFO, other people's warnings; known noise left out."""
-    disable_progress_bars()  # of `datasets`; like those of transformers below, over in no time
-    disable_progress_bar()
+    disable_progress_bar()  # of transformers; like those of `datasets` below, over in no time
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if "datasets" in sys.modules:  # read its variable already; others need not import it for this
+        sys.modules["datasets"].disable_progress_bars()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for chatty in (
         "httpx",

@@ -1,5 +1,6 @@
 """What a command does when it is asked to end."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch.distributed import get_rank, is_available, is_initialized
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Variables by which torchrun, Lightning and SLURM tell a process its number, the best first."""
 
 
 class Asked(SystemExit):
@@ -36,13 +40,19 @@ def ending_on_request(told: str | None = None) -> Iterator[None]:
     try:
         yield
     except Asked:
-        first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
-        if told is not None and first:
+        if told is not None and _is_first():
             sys.stderr.write(f"dlmjoint: asked to end: {told}\n")
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_first() -> bool:
+    """Whether this process is the one that speaks, of those that were started together."""
+    if is_available() and is_initialized():
+        return get_rank() == 0
+    return int(next((os.environ[name] for name in RANKS if name in os.environ), 0)) == 0
 
 
 def asked_by() -> set[signal.Signals]:

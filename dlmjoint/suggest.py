@@ -6,10 +6,14 @@ import re
 from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 
+from dlmjoint.decoding.draw import Draw
+from dlmjoint.decoding.policy import Policy
 from dlmjoint.verbs import nearest
+
+# Dataclasses that a user's own may take the place of; jsonargparse takes subclasses of no others.
+set_parsing_settings(subclasses_enabled=[Draw, Policy])
 
 CLASS = re.compile(r"Problem with given class_path '([\w.]+)'")
 COMPLAINTS = {
@@ -28,10 +32,6 @@ class Parser(ArgumentParser):
         """End with status 2. An unknown key, class or module is followed by the one most like it."""
         parser = getattr(ex, "subcommand_parser", None) or self
         super().error(message + suggestion(message, parser), ex)
-
-
-class TrainerParser(Parser, LightningArgumentParser):
-    """Lightning's, for `fit` and its relatives."""
 
 
 def suggestion(message: str, parser: ArgumentParser) -> str:

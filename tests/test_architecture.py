@@ -19,6 +19,7 @@ RANKS = [
     {"tiny", "code"},
     {"distill", "evaluation", "convert", "show", "costs", "publish"},
     {"bench", "suggest", "completion"},
+    {"training"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,11 +20,11 @@ from dlmjoint.models.dream import Dream
 from dlmjoint.pretrain.objective import MaskedDiffusion
 from dlmjoint.pretrain.train import HISTORY, History, Pretraining, Schedule
 from dlmjoint.publish.command import staged
+from dlmjoint.training import TrainCLI
 from tests.conftest import GOLDEN
 from tests.distill.processes import CONTEXT, PATIENCE
 
 BASE = str(GOLDEN / "dream")
-CONTEXT.set_forkserver_preload(["dlmjoint.cli"])
 
 
 def _write_and_wait(path: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_was_left_of_a_folder_goes_with_its_sweep(tmp_path: Path) -> None:
 def test_a_fit_clears_its_folders_at_its_start(tmp_path: Path) -> None:
     root, export = tmp_path / "root", tmp_path / "elsewhere" / "sampler"
     left = [_killed_while_writing(root / "sampler"), _killed_while_writing(export)]
-    command = object.__new__(cli.TrainCLI)
+    command = object.__new__(TrainCLI)
     command.trainer = L.Trainer(default_root_dir=root, accelerator="cpu", logger=False)
     command.model = Distillation(BASE, depth=2, export=export)
     command.config_init, command.subcommand = {"fit": {}}, "fit"  # pyright: ignore

@@ -129,6 +129,20 @@ def test_every_command_says_what_is_kept(
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+@pytest.mark.parametrize("number", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_of_processes_started_together_the_first_one_says_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: str
+) -> None:
+    monkeypatch.setattr("dlmjoint.costs.info.ModelFiles.find", _interrupt)
+    monkeypatch.setenv(number, "0")
+    assert _said(capfd, ["info", BASE]).startswith("dlmjoint: asked to end")
+    monkeypatch.setenv(number, "1")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["info", BASE])
+    assert ended.value.code == 128 + signal.SIGINT
+    assert capfd.readouterr().err == ""
+
+
 def test_every_command_is_in_this_list() -> None:
     assert {*OTHERS, "eval", "fit", "validate", "completion"} == set(VERBS)
 

@@ -12,6 +12,7 @@ import dlmjoint
 from dlmjoint import cli
 from dlmjoint.completion import flags_of, script
 from dlmjoint.verbs import COMMANDS, FIRST, VERBS, overview
+from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "lightning", "transformers", "datasets", "jsonargparse", "numpy", "rich")
@@ -31,6 +32,35 @@ def test_the_front_door_answers_without_importing_what_takes_long(argument):
     done = _python(program, *([argument] if argument else []))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED [] False"
+
+
+def test_lightning_is_imported_only_by_what_runs_under_its_trainer():
+    verbs = [verb for verb in COMMANDS if verb != "generate"]
+    program = (
+        "import sys\nfrom contextlib import suppress\nfrom dlmjoint.cli import main\n"
+        "main(['info', sys.argv[1]])\n"
+        "assert not {'lightning', 'datasets'} & set(sys.modules)\n"
+        f"for verb in {verbs}:\n"
+        "    with suppress(SystemExit): main([verb, '--help'])\n"
+        "    assert 'lightning' not in sys.modules, verb\n"
+        "with suppress(SystemExit): main(['fit', '--help'])\n"
+        "assert 'lightning' in sys.modules\n"
+    )
+    done = _python(program, str(GOLDEN / "dream"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "program", ["main(['info', BASE]); import datasets", "import datasets; main(['info', BASE])"]
+)
+def test_a_command_shows_no_bars_of_datasets_whether_imported_before_or_after(program):
+    told = "print('BARS', not datasets.utils.are_progress_bars_disabled())"
+    done = _python(
+        f"import sys\nfrom dlmjoint.cli import main\nBASE = sys.argv[1]\n{program}\n{told}",
+        str(GOLDEN / "dream"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "BARS False"
 
 
 def _entries(told: str) -> list[str]:

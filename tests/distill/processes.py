@@ -9,6 +9,9 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["dlmjoint.cli", "dlmjoint.training", "dlmjoint.evaluation.commands"]
+)
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
 
@@ -17,7 +20,6 @@ def start(
     world_size: int, function: Callable[..., Any], *arguments: Any
 ) -> list[ForkServerProcess]:
     """Processes that call the function; the server they are forked from has imported everything."""
-    CONTEXT.set_forkserver_preload(["dlmjoint.cli"])
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

@@ -13,7 +13,6 @@ from jsonargparse import Namespace
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from safetensors.torch import load_file
 
-from dlmjoint.cli import TRAINING, TrainCLI
 from dlmjoint.distill.fit_data import FitData
 from dlmjoint.distill.module import Distillation
 from dlmjoint.distill.on_policy import OnPolicy
@@ -22,6 +21,7 @@ from dlmjoint.distill.optim import MuonAdamW
 from dlmjoint.distill.unrolling.unroll import UnrollBatch, collate
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.load import Loading
+from dlmjoint.training import TRAINING, TrainCLI
 from dlmjoint.trajectories.prompts import Unconditional
 from dlmjoint.trajectories.store import TrajectoryStore
 from tests.distill.processes import finish, start

@@ -4,7 +4,6 @@ Every run is a process of its own, started from a server that has the library lo
 """
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -12,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dlmjoint.cli import main
+from tests.distill.processes import CONTEXT
 
 METRICS = "dlmjoint.evaluation.metrics"
 TASKS = "dlmjoint.evaluation.tasks"
@@ -74,11 +74,9 @@ def _evaluate(arguments: list[str], environment: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> multiprocessing.context.ForkServerContext:
+def server() -> ForkServerContext:
     """Starts processes that have imported everything, and computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dlmjoint.cli"])
-    return context
+    return CONTEXT
 
 
 @pytest.fixture(scope="module")

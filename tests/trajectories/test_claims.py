@@ -56,7 +56,6 @@ def _stop(forward: int) -> None:
 @pytest.fixture
 def start() -> Iterator[Callable[..., ForkServerProcess]]:
     """Starts processes that draw; none outlives the test."""
-    CONTEXT.set_forkserver_preload(["dlmjoint.cli"])
     started = []
 
     def one(*arguments: object) -> ForkServerProcess:

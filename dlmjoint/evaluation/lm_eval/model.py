@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.likelihood import Answer, columns_behind, log_likelihoods
 from dlmjoint.evaluation.lm_eval.settings import Settings, read
 from dlmjoint.evaluation.running.settings import base_settings, describe
-from dlmjoint.evaluation.running.sharding import PATIENCE
+from dlmjoint.evaluation.running.sharding import PATIENCE, slurm_tasks
 from dlmjoint.models.base import Base
 from dlmjoint.models.load import load_any_base
 from dlmjoint.random import Noise
@@ -306,7 +305,7 @@ def _join() -> tuple[int, int]:
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        if SLURMEnvironment.detect() and SLURMEnvironment().world_size() > 1:
+        if slurm_tasks() > 1:
             raise ConfigError("srun started several processes: start one per machine, of torchrun")
         return 0, 1
     if not dist.is_initialized():

@@ -10,10 +10,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.strategies.ddp import DDPStrategy
-
 from dlmjoint.errors import ConfigError
 
 PATIENCE = timedelta(days=30)
@@ -62,6 +58,9 @@ def launch(device: str, devices: int | str = 1, num_nodes: int = 1) -> Processes
     kind, _, number = device.partition(":")
     if number:
         raise ConfigError(f"device is {device}: several processes choose their own, say {kind}")
+    from lightning.fabric import Fabric  # takes seconds, which one process need not spend
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
     # Nothing but barriers goes between the processes, so gloo will do on GPUs too: it waits as
     # long as it is told to, which NCCL's watchdog does not.
     strategy = DDPStrategy(process_group_backend="gloo", timeout=PATIENCE)
@@ -80,11 +79,18 @@ def launch(device: str, devices: int | str = 1, num_nodes: int = 1) -> Processes
 
 def _refuse_company() -> None:
     """One process was asked for: are there others, each of which would do all of the work?"""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if SLURMEnvironment.detect():
-        started = max(started, SLURMEnvironment().world_size())
+    started = max(int(os.environ.get("WORLD_SIZE", "1")), slurm_tasks())
     if started > 1:
         raise ConfigError(
             f"{started} processes were started and one was asked for: "
             "give --devices (processes per machine) and --num_nodes"
         )
+
+
+def slurm_tasks() -> int:
+    """How many processes SLURM started; 1 outside of it and in a job it calls interactive."""
+    if "SLURM_NTASKS" not in os.environ:
+        return 1
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # takes seconds
+
+    return SLURMEnvironment().world_size() if SLURMEnvironment.detect() else 1

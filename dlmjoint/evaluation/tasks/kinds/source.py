@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetsError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmjoint.disk.paths import expanded
 from dlmjoint.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """Local files, and what `datasets` calls their format; any of them may be packed as `.gz`."""
@@ -81,8 +81,11 @@ def _ending(source: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _load(place: Place) -> Dataset:
+def _load(place: Place) -> "Dataset":
     """A data set; opened once, since run and scores ask again."""
+    from datasets import load_dataset  # takes long to import
+    from datasets.exceptions import DatasetsError
+
     source, subset, split, revision = place
     try:
         if is_file(source):

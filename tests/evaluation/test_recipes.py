@@ -111,6 +111,23 @@ def test_a_verdict_is_inside_outside_or_not_measured() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"rows": {"a": 1.0}, "metric": "mauve"}, "0.900–1.000"),
+        ({"rows": {"a": 0.05}, "metric": "agreement_item"}, "0.000–0.150"),
+        ({"rows": {"a": 0.5}}, "0.400–0.600"),
+        ({"rows": {"a": 0.95}, "metric": "nll"}, "0.850–1.050"),
+        ({"rows": {"a": 0.95}, "over": "b"}, "0.850–1.050"),
+    ],
+)
+def test_a_shares_band_is_shown_within_0_and_1_and_any_other_whole(
+    given: dict[str, Any], shown: str
+) -> None:
+    (one,) = judge(Expected("x", "y", [_numbers(slack=0.1, **given)]), {"decoders": {}})
+    assert one.band == shown
+
+
+@pytest.mark.parametrize(
     "given", [{"rows": {"c": 0.5}}, {"rows": {"a": 0.5}, "over": "c"}, {"rows": {"a": 0.5}, "task": "u"}]
 )  # fmt: skip
 def test_numbers_of_something_the_run_has_not_are_refused(given: dict[str, Any]) -> None:

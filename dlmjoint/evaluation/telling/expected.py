@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from dlmjoint.disk.provenance import write_json
 from dlmjoint.errors import ConfigError
 from dlmjoint.evaluation.metrics.intervals import wilson
+from dlmjoint.evaluation.telling.table import is_share
 
 VERDICTS = "verdicts.json"
 AGAIN = "two independent runs; the same seed, versions and machine give the very numbers"
@@ -146,6 +147,14 @@ class Verdict:
         return name if self.task is None else f"{self.task}: {name}"
 
     @property
+    def band(self) -> str:
+        """The band as it is shown: of a share, what a share can be of it."""
+        low, high = self.low, self.high
+        if self.over is None and self.task is not None and is_share(self.metric):
+            low, high = max(low, 0.0), min(high, 1.0)
+        return f"{low:.3f}–{high:.3f}"
+
+    @property
     def word(self) -> str:
         """The verdict in a word."""
         return {True: "inside", False: "OUTSIDE", None: "not measured"}[self.inside]
@@ -235,8 +244,7 @@ def table(verdicts: Sequence[Verdict]) -> RichTable:
     for one in verdicts:
         said = "" if one.measured is None else f"{one.measured:.4g}"
         found = (said, "" if one.n is None else f"{one.n:,}", one.word) if measured else ()
-        band = f"{one.low:.3f}–{one.high:.3f}"
-        drawn.add_row(one.decoder, one.number, f"{one.published:.4g}", band, *found)
+        drawn.add_row(one.decoder, one.number, f"{one.published:.4g}", one.band, *found)
     return drawn
 
 

@@ -26,6 +26,20 @@ TITLES = {
 LOWER = {"nll", "kl", "perplexity", "bits", "variation"}
 """A metric with one of these words in its name is the better the lower it is; any other the higher."""
 
+SHARES = {
+    "accuracy",
+    "agreement",
+    "answered",
+    "defined",
+    "mauve",
+    "parses",
+    "top",
+    "used",
+    "variation",
+    "verbatim",
+}
+"""A metric with one of these words in its name lies between 0 and 1."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -232,7 +246,16 @@ def table_of(
 
 def direction(metric: str) -> int:
     """1 if more of a metric is better, -1 if less is."""
-    return -1 if LOWER.intersection(re.split(r"[^a-z]+", metric.lower())) else 1
+    return -1 if LOWER & _words(metric) else 1
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1, by its name."""
+    return bool(SHARES & _words(metric))
+
+
+def _words(metric: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", metric.lower()))
 
 
 def heading(metric: str) -> str:

@@ -249,6 +249,28 @@ def test_a_sampler_that_was_trained_here_is_not_written_over(tmp_path: Path) -> 
         convert(_bare(tmp_path), BASE, output)
 
 
+def test_a_conversion_that_ends_half_way_leaves_the_sampler_of_before_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, output = _bare(tmp_path), tmp_path / "sampler"
+    convert(checkpoint, BASE, output)
+    before = _files(tmp_path)
+
+    def disk_full(folder: Path, settings: object) -> None:
+        (folder / "provenance.json").write_text("half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("dlmjoint.convert.write_provenance", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        convert(checkpoint, BASE, output, trained_depth=7)
+    assert _files(tmp_path) == before
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    """All files of a folder and of those in it, with what they hold."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_nothing_a_pickle_names_is_run(tmp_path: Path) -> None:
     harm = Hostile(tmp_path / "harm")
     state = _with_base() | {"extra": harm}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from dlmjoint.evaluation.running.run import run
 from dlmjoint.evaluation.tasks.word_problems import WordProblems
 from dlmjoint.models.dream import Dream
 from dlmjoint.models.joint import JointSampler
+from dlmjoint.models.sampler_config import JointSamplerConfig
 
 GREEDY = Policy(draw=Draw(temperature=0.0))
 
@@ -142,6 +144,33 @@ def test_trajectories_are_read_from_a_folder_or_from_generations(base, tmp_path,
     assert shown["budget"] == written["budget"]
     assert len(shown["budget"]["rate"]) == 2
     assert set(shown["prophet"]["threshold"]) == {"high", "mid", "low"}
+
+
+def test_prices_are_written_into_a_samplers_config_whole_or_not_at_all(
+    base, tmp_path, monkeypatch
+) -> None:
+    run(base, {"exact": Policy()}, [WordProblems(n=4, max_new_tokens=8)], tmp_path / "run")
+    sampler = tmp_path / "sampler"
+    JointSampler.from_base(base).save_pretrained(sampler)
+    lines = tmp_path / "run/generations/exact/word_problems.jsonl"
+    command = f"calibrate --base {base.name} --trajectories {lines} --depth 2 --into {sampler}"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def disk_full(self, path, *_, **__):
+        Path(path).write_text("half")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JointSamplerConfig, "to_json_file", disk_full)
+        with pytest.raises(OSError, match="no space left"):
+            main(command.split())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    main(command.split())
+    prices = JointSamplerConfig.from_pretrained(sampler).price_per_nat
+    assert prices is not None
+    assert len(prices) == 2
+    changed = {path for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {sampler / "config.json"}
 
 
 def test_a_task_without_answers_cannot_say_what_a_flip_is(base, recorded, setup) -> None:

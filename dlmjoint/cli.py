@@ -195,6 +195,7 @@ def _logging() -> None:
         "lightning.pytorch.utilities.rank_zero",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").addFilter(_matters)
     # The hub's client writes its own lines: a second handler would say them twice.
     logging.getLogger("huggingface_hub").propagate = False
     # Batches here are lists of ids or indexing: there are no indices to infer, workers do not help.
@@ -207,6 +208,11 @@ def _logging() -> None:
     warnings.filterwarnings(
         "ignore", message="Since DeepSpeed handles gradient clipping internally"
     )
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    """Not so of DeepSpeed, which transformers imports to save any model: that it found no GPU."""
+    return "Setting accelerator to CPU" not in record.getMessage()
 
 
 def _one_line_errors(call: Callable[[], Result]) -> Result:

@@ -122,6 +122,21 @@ def test_the_command_writes_sampler_provenance_and_settings(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_the_command_says_nothing_of_packages_that_it_does_not_use(tmp_path: Path) -> None:
+    """In a process of its own: DeepSpeed speaks when it is first imported, which is while the first
+    model is saved, and to the standard output of then."""
+    arguments = ["--checkpoint", str(_bare(tmp_path)), "--base", BASE]
+    done = subprocess.run(
+        [sys.executable, "-m", "dlmjoint", "convert", *arguments, "--output", str(tmp_path / "x")],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    assert "DeepSpeed" not in done.stderr
+    assert "accelerator" not in done.stderr
+
+
 def test_a_checkpoint_with_another_base_inside_is_refused(tmp_path: Path) -> None:
     other = INSIDE | {"model.embed_tokens.weight": INSIDE["model.embed_tokens.weight"] + 0.5}
     path = _lightning(tmp_path / "x.ckpt", _with_base(other))

@@ -121,7 +121,7 @@ class Turn:
 
     def _cells(self, cells: Tensor, columns: Tensor, rows: Tensor) -> Cells:
         start = self.canvas.response.start
-        return Cells(rows, columns, cells.gather(1, columns), start, self._read)
+        return Cells(rows, columns, cells.gather(1, columns), start, self._reading())
 
     def gaps(self, cells: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """The difference of the two greatest raw logits in these cells, which are watched; 0 in all
@@ -237,39 +237,21 @@ class Turn:
         decoding reads its looks."""
         return self.draw.log_probs(self.base.unembed(self.prediction.hidden[rows, columns]))
 
-    def _read(self, rows: Int[Tensor, "B 1"], columns: Int[Tensor, "B M"]) -> Look:
-        """A look at some cells, a chunk of logits at a time."""
-        looks = []
-        for _, _, logits in self._logits(rows, columns):
-            gap = None if self.watched is None else raw_gap(logits)
-            looks.append(look_at(self.draw.shape(logits), gap, self.base.captured))
-        if len(looks) == 1 and looks[0].best.shape == columns.shape:
-            return looks[0]
-        return Look.joined(looks, lambda parts: torch.cat(parts).view(columns.shape))
+    def _reading(self) -> "Reading":
+        """Of the prediction as it is now."""
+        watched = self.watched is not None
+        return Reading(self.base, self.draw, self.prediction.hidden, watched)
 
     def _drawn(self, cells: Cells) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
         """A token for each cell and its log-probability."""
         drawn = [
             self.draw.write(self.draw.shape(logits), rows, columns - cells.start, self.noise)
-            for rows, columns, logits in self._logits(cells.rows[:, None], cells.columns)
+            for rows, columns, logits in self._reading().logits(cells.rows[:, None], cells.columns)
         ]
         if len(drawn) == 1 and drawn[0][0].shape == cells.columns.shape:
             return drawn[0]
         tokens, log_probs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         return tokens.view(cells.columns.shape), log_probs.view(cells.columns.shape)
-
-    def _logits(
-        self, rows: Int[Tensor, "B #M"], columns: Int[Tensor, "B M"]
-    ) -> Iterator[tuple[Int[Tensor, "*#cells"], Int[Tensor, "*cells"], Float[Tensor, "*cells V"]]]:
-        """Rows, columns and raw logits of some cells: all at once if they fit, else part by part."""
-        parts = list(in_parts(columns.numel(), self.base.vocab_size))
-        if len(parts) == 1:
-            yield rows, columns, self.base.unembed(self.prediction.hidden[rows, columns])
-            return
-        rows, columns = rows.expand_as(columns).flatten(), columns.flatten()
-        for part in parts:
-            some = rows[part], columns[part]
-            yield *some, self.base.unembed(self.prediction.hidden[some])
 
     def drafting(self) -> None:
         """From here on commits are drafts: they may be taken back."""
@@ -316,3 +298,38 @@ class Turn:
             costs = [none.index_copy(0, rows, cost) for cost in costs]
         forwards, passes, guide_passes, columns, canvases = costs
         return Step(canvas, commits, forwards, passes, guide_passes, columns, canvases, refused)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The logits of a prediction's cells, and looks at them. Cells hold it, not their turn: a turn holds
+    cells, and what it has in memory would stay in that circle until the garbage is collected."""
+
+    base: Base
+    draw: Draw
+    hidden: Float[Tensor, "B L D"]
+    watched: bool
+    """Whether somebody reads the gap between the two greatest raw logits."""
+
+    def __call__(self, rows: Int[Tensor, "B 1"], columns: Int[Tensor, "B M"]) -> Look:
+        """A look at some cells, a chunk of logits at a time."""
+        looks = []
+        for _, _, logits in self.logits(rows, columns):
+            gap = raw_gap(logits) if self.watched else None
+            looks.append(look_at(self.draw.shape(logits), gap, self.base.captured))
+        if len(looks) == 1 and looks[0].best.shape == columns.shape:
+            return looks[0]
+        return Look.joined(looks, lambda parts: torch.cat(parts).view(columns.shape))
+
+    def logits(
+        self, rows: Int[Tensor, "B #M"], columns: Int[Tensor, "B M"]
+    ) -> Iterator[tuple[Int[Tensor, "*#cells"], Int[Tensor, "*cells"], Float[Tensor, "*cells V"]]]:
+        """Rows, columns and raw logits of some cells: all at once if they fit, else part by part."""
+        parts = list(in_parts(columns.numel(), self.base.vocab_size))
+        if len(parts) == 1:
+            yield rows, columns, self.base.unembed(self.hidden[rows, columns])
+            return
+        rows, columns = rows.expand_as(columns).flatten(), columns.flatten()
+        for part in parts:
+            some = rows[part], columns[part]
+            yield *some, self.base.unembed(self.hidden[some])

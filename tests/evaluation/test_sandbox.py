@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,12 @@ def test_a_program_passes_if_all_tests_run_to_their_end(limits):
     wrong = sandbox.run(program, "assert double(2) == 4\nassert double(1) == 3, 'no'\n", limits)
     assert (wrong.passed, wrong.parsed) == (False, True)
     assert wrong.reason == "AssertionError: no, in its tests"
+
+
+def test_the_end_of_cpu_time_is_known_where_ticks_were_counted_that_were_anothers():
+    facts = {"ready": True, "code": -signal.SIGKILL, "cpu": 0.7}
+    outcome = sandbox._outcome(facts, "token", Limits(cpu=1), finished=True)
+    assert outcome.reason == "used more than 1 s of CPU time"
 
 
 def test_what_is_no_python_is_told_apart_from_what_fails(limits):

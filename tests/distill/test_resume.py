@@ -25,13 +25,15 @@ from tests.distill.processes import command, finish, start
 from tests.distill.trainer import small_trainer
 
 BASE = str(GOLDEN / "dream")
+STEPS, SAVES = 24, 3
+"""Of a fit, and between two of its checkpoints."""
 FIT = """
 seed_everything: {seed}
 trainer:
   accelerator: cpu
   devices: {devices}
   strategy: {strategy}
-  max_steps: 24
+  max_steps: {steps}
   val_check_interval: 10
   accumulate_grad_batches: 2
   gradient_clip_val: 1.0
@@ -39,7 +41,7 @@ trainer:
   default_root_dir: {root}
   callbacks:
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {{every_n_train_steps: 3, save_last: true}}
+      init_args: {{every_n_train_steps: {saves}, save_last: true}}
 model:
   base: {base}
   depth: 2
@@ -49,7 +51,7 @@ model:
     init_args: {{lr: 1.0e-3, muon_lr: 1.0e-2}}
   scheduler:
     class_path: torch.optim.lr_scheduler.LinearLR
-    init_args: {{start_factor: 1.0, end_factor: 0.1, total_iters: 24}}
+    init_args: {{start_factor: 1.0, end_factor: 0.1, total_iters: {steps}}}
 data: {{path: {data}, batch_size: 4, window: 4, val_batches: 1}}
 """
 
@@ -64,7 +66,14 @@ class Run:
         strategy = "ddp" if world_size > 1 else "auto"
         self.config.write_text(
             FIT.format(
-                base=BASE, root=root, data=folder, devices=world_size, strategy=strategy, seed=seed
+                base=BASE,
+                root=root,
+                data=folder,
+                devices=world_size,
+                strategy=strategy,
+                seed=seed,
+                steps=STEPS,
+                saves=SAVES,
             )
         )
 
@@ -73,11 +82,17 @@ class Run:
         arguments = ["fit", "--config", str(self.config), "--ckpt_path", "last"]
         return start(self.world_size, command, arguments)
 
-    def wait(self, processes: list) -> None:
-        """Until there is a checkpoint."""
-        while not list((self.root / "checkpoints").glob("last*.ckpt")):
+    def wait(self, processes: list, step: int = SAVES) -> None:
+        """Until there is a checkpoint of this step, or of a later one."""
+        while self._saved() < step:
             assert all(process.is_alive() for process in processes), "it ended before a checkpoint"
             time.sleep(0.01)
+
+    def _saved(self) -> int:
+        """The step of the newest checkpoint beside a last one; 0 without."""
+        there = [path.stem for path in (self.root / "checkpoints").glob("*.ckpt")]
+        steps = [int(name.partition("step=")[2]) for name in there if "step=" in name]
+        return max(steps, default=0) if any(name.startswith("last") for name in there) else 0
 
     @property
     def layer(self) -> bytes:
@@ -105,16 +120,19 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_with_the_same_layer(
 ) -> None:
     layer, seconds = whole[world_size]
     run = Run(tmp_path / "run", folder, world_size, seed=1)  # of nothing that is trained with
-    moment = random.SystemRandom().uniform(0, 0.5 * seconds)
+    # A moment by the clock alone may lie behind the end: this run may be several times as fast.
+    chance = random.SystemRandom()
+    step, moment = SAVES * chance.randint(1, 4), chance.uniform(0, seconds * SAVES / STEPS)
     processes = run.start()
-    run.wait(processes)
+    run.wait(processes, step)
     time.sleep(moment)
     for process in processes:
         process.kill()
-    assert finish(processes) == [-signal.SIGKILL] * world_size, f"killed {moment} s later"
+    when = f"killed {moment} s after the checkpoint of step {step}"
+    assert finish(processes) == [-signal.SIGKILL] * world_size, when
     assert not (run.root / "sampler").exists()
     assert finish(run.start()) == [0] * world_size
-    assert run.layer == layer, f"killed {moment} s after the first checkpoint"
+    assert run.layer == layer, when
 
 
 @pytest.mark.slow

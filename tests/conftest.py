@@ -12,6 +12,7 @@ import jaxtyping
 import pytest
 import torch
 
+import dlmjoint
 from dlmjoint.decoding import decode as loop
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.models.base import Base
@@ -42,6 +43,7 @@ loop.decode = _decode  # before anybody imports it by name
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
 
 
 @pytest.fixture(scope="session", autouse=True)

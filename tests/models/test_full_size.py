@@ -1,15 +1,13 @@
 """Dream-7B, LLaDA-8B and SDAR from their published config values, without memory behind the weights."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
-import dlmjoint
 from dlmjoint.models.load import find_family
+from tests.conftest import PUBLISHED
 
-PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
 DREAM = {
     "model.embed_tokens.weight": (152064, 3584),
     "model.norm.weight": (3584,),

@@ -1,6 +1,7 @@
 """What lm-eval asks of the tiny base, and of a file of problems."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,26 @@ PROBLEMS = [
 
 def written(path: Path, problems: list[tuple[str, str]]) -> str:
     """The path of a file of questions and answers."""
-    rows = ({"question": question, "answer": answer} for question, answer in problems)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return _lines(path, ({"question": question, "answer": answer} for question, answer in problems))
 
 
 def choices(path: Path, rows: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
     """A multiple-choice task about rows, which are written into a file."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {
         "task": "choices",
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(path)}},
+        "dataset_kwargs": {"data_files": {"test": _lines(path, rows)}},
         "test_split": "test",
         "output_type": "multiple_choice",
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         **settings,
     }
+
+
+def _lines(path: Path, rows: Iterable[dict[str, Any]]) -> str:
+    """The path of a file with a row per line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 def evaluated(model: DLMJoint, source: str, **more: Any) -> dict[str, Any]:

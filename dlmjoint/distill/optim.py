@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from dlmjoint.errors import ConfigError
+from dlmjoint.pretrain.muon import Muon
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """torch's Muon on the two-dimensional parameters and AdamW on the others.
+    """Muon on the two-dimensional parameters and AdamW on the others.
 
     Muon takes matrices only, Lightning and its schedulers want a single optimizer: this one owns
     both and shares their parameter groups (a scheduler scales both rates) and their state, which is
@@ -37,7 +38,7 @@ class MuonAdamW(torch.optim.Optimizer):
         others = [p for p in everything if p.ndim != 2]
         if not matrices:
             raise _flattened()
-        self._muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=weight_decay)
+        self._muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay)
         self._parts: list[torch.optim.Optimizer] = [self._muon]
         if others:
             betas = (0.9, 0.98)

@@ -68,10 +68,18 @@ class AllDepths(Pairs):
     unrolls that begin there and the target of those that end there: W forwards for up to
     (W - 1) x depth pairs, where the paper's recipe spends two forwards on each."""
 
+    starts: int | None = None
+    """Unrolls begin at so many of the window's first states; at all that have a target by default.
+    One unroll trains on fewer pairs than all of a window's, and on more windows in the same time."""
+
+    def __post_init__(self) -> None:
+        if self.starts is not None and self.starts < 1:
+            raise ConfigError(f"starts is {self.starts}, expected at least 1 state to unroll from")
+
     def plan(self, weights: tuple[float, ...], batch: UnrollBatch) -> Plan:
-        """All of it."""
+        """All of it, from the starts that are wanted."""
         width = batch.states.shape[1]
-        return Plan(tuple(range(width)), width - 1, weights)
+        return Plan(tuple(range(width)), min(self.starts or width, width - 1), weights)
 
 
 @dataclass(frozen=True)

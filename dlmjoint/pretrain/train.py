@@ -26,6 +26,7 @@ from dlmjoint.disk.provenance import write_json, write_provenance
 from dlmjoint.models.dream import Dream, DreamConfig, DreamNetwork
 from dlmjoint.models.load import load_base
 from dlmjoint.models.transformer import TransformerBase
+from dlmjoint.pretrain.muon import Muon
 from dlmjoint.pretrain.objective import Objective
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class Pretraining(L.LightningModule):
         rest = [p for p in self.network.parameters() if id(p) not in chosen]
         rate, factor = self.schedule.learning_rate, self.schedule.factor
         optimizers = [
-            torch.optim.Muon(blocks, lr=6 * rate, weight_decay=0.01),
+            Muon(blocks, lr=6 * rate, weight_decay=0.01),
             torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
         ]
         return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]

@@ -57,6 +57,33 @@ def test_every_depth_of_every_start_shares_one_forward_per_state() -> None:
     assert plan.pairs(6) == plan.passes(6) == 5 + 4 + 3
 
 
+@pytest.mark.parametrize(("starts", "pairs"), [(1, 3), (2, 6), (5, 12), (9, 12)])
+def test_unrolls_may_begin_at_a_windows_first_states_alone(starts: int, pairs: int) -> None:
+    plan = AllDepths(starts).plan((1.0, 1.0, 1.0), _batch(width=6))
+    assert plan.states == tuple(range(6))
+    assert plan.pairs(6) == plan.passes(6) == pairs
+
+
+def test_one_start_has_the_losses_it_has_among_all(module: Distillation) -> None:
+    batch = _batch()
+    alone = Distillation(BASE, depth=3, pairs=AllDepths(starts=1))
+    alone.sampler.load_state_dict(module.sampler.state_dict())
+    everything, losses, _ = module.losses(batch)
+    found, loss, _ = alone.losses(batch)
+    for depth in (1, 2, 3):
+        first = batch.masked[:, depth].sum()
+        among = losses[everything.depth == depth]
+        here = loss[found.depth == depth]
+        assert len(here) == first
+        distance = (here[:, None] - among[None]).abs().min(dim=1).values
+        assert distance.max() < 1e-5
+
+
+def test_a_window_without_a_start_is_refused() -> None:
+    with pytest.raises(ConfigError, match="starts is 0"):
+        AllDepths(starts=0)
+
+
 def test_the_papers_recipe_pays_two_forwards_for_one_pair() -> None:
     for seed in range(20):
         plan = OneDepth().plan((1.0, 1.0, 1.0), _batch(seed=seed))

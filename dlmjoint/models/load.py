@@ -26,6 +26,7 @@ from dlmjoint.errors import ConfigError, LoadError
 from dlmjoint.models.base import Base
 from dlmjoint.models.files import ModelFiles, torch_dtype
 from dlmjoint.models.parts.attention import KERNELS
+from dlmjoint.models.parts.heap import keep_freed
 from dlmjoint.models.transformer import EMBEDDING, FINGERPRINT, HEAD, TransformerBase
 
 log = logging.getLogger(__name__)
@@ -209,6 +210,7 @@ def _load(
     loading: Loading | None,
 ) -> TransformerBase:
     """A transformer; None takes the family that its config names."""
+    keep_freed()
     wanted, loading = torch_dtype(dtype), loading or Loading()
     family = family or find_family(str(files.config.get("model_type")), files.name)
     config = family.read_config(files.config)

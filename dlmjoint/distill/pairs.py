@@ -79,7 +79,8 @@ class AllDepths(Pairs):
     def plan(self, weights: tuple[float, ...], batch: UnrollBatch) -> Plan:
         """All of it, from the starts that are wanted."""
         width = batch.states.shape[1]
-        return Plan(tuple(range(width)), min(self.starts or width, width - 1), weights)
+        starts = min(self.starts or width, width - 1)
+        return Plan(tuple(range(min(starts + len(weights), width))), starts, weights)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim._muon import _adjust_lr
 
 
 class Muon(torch.optim.Muon):
@@ -31,13 +32,13 @@ class Muon(torch.optim.Muon):
 
 
 def _update(weight: Tensor, grad: Tensor, momentum: Tensor, group: dict[str, Any]) -> None:
-    """One matrix: its momentum, orthogonalised, at a rate that grows with the matrix's height."""
+    """One matrix: its momentum, orthogonalised, at the rate torch has for its shape."""
     momentum.lerp_(grad, 1 - group["momentum"])
     ahead = grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
     direction = orthogonal(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"])
-    rows, columns = weight.shape
+    rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], weight.shape)
     weight.mul_(1 - group["lr"] * group["weight_decay"])
-    weight.add_(direction, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+    weight.add_(direction, alpha=-rate)
 
 
 def orthogonal(

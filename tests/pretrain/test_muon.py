@@ -25,15 +25,15 @@ class Dtypes(TorchDispatchMode):
         return out
 
 
-def _weights(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+def _weights() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return [nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s in SHAPES]
+    return [nn.Parameter(torch.randn(s, generator=generator)) for s in SHAPES]
 
 
 def _grads(weights: list[nn.Parameter], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for weight in weights:
-        weight.grad = torch.randn(weight.shape, generator=generator).to(weight.dtype)
+        weight.grad = torch.randn(weight.shape, generator=generator)
 
 
 def test_a_step_on_a_cpu_computes_nothing_in_bfloat16() -> None:
@@ -45,10 +45,11 @@ def test_a_step_on_a_cpu_computes_nothing_in_bfloat16() -> None:
     assert dtypes.seen == {torch.float32}
 
 
+@pytest.mark.parametrize("rule", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_ten_steps_are_torchs_up_to_its_bfloat16(nesterov: bool) -> None:
+def test_ten_steps_are_torchs_up_to_its_bfloat16(nesterov: bool, rule: str) -> None:
     ours, theirs, start = _weights(), _weights(), _weights()
-    settings = {"lr": 0.01, "weight_decay": 0.1, "nesterov": nesterov}
+    settings = {"lr": 0.01, "weight_decay": 0.1, "nesterov": nesterov, "adjust_lr_fn": rule}
     pair = [(Muon(ours, **settings), ours), (torch.optim.Muon(theirs, **settings), theirs)]
     for seed in range(10):
         for optimizer, weights in pair:

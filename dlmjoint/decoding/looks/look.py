@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlmjoint.decoding.looks.sent import standard
-from dlmjoint.models.parts.captured import Captured
+from dlmjoint.decoding.looks.tiles import captured_numbers, in_tiles, tiles_of
 
-PART = 512
-"""Words of a vocabulary that are summed one after the other; more would cost digits."""
 SPLIT = 1 << 15
 """Words from which on torch sums a single cell with several threads, and so in another order than
 one of many cells."""
@@ -33,15 +31,10 @@ class Odds:
 
 
 def odds_of(logits: Float[Tensor, "*cells V"]) -> Odds:
-    """Of finite float32 logits, which are written over; compiled, nothing is."""
+    """Of finite float32 logits, which are written over."""
     greatest, best = logits.max(-1, keepdim=True)
-    if torch.compiler.is_compiling():  # what is written in place or at an index must lie in memory
-        behind = logits - greatest
-        words = torch.arange(logits.shape[-1], device=logits.device)
-        odds = torch.where(words == best, 0.0, behind.exp())
-    else:
-        behind = logits.sub_(greatest)
-        odds = behind.exp().scatter_(-1, best, 0.0)
+    behind = logits.sub_(greatest)
+    odds = behind.exp().scatter_(-1, best, 0.0)
     return Odds(best, behind, odds, _sum(odds))
 
 
@@ -115,30 +108,18 @@ def look_at(
     """The look at finite float32 logits, which it writes over unless it is compiled; `gap` is their
     `raw_gap`, taken before ids were forbidden."""
     if captured:
-        numbers = _captured(logits.device)(logits.flatten(0, -2))
+        numbers = captured_numbers(logits.device)(in_tiles(logits))
         best, others, second, spread = (each.view(logits.shape[:-1]) for each in numbers)
-    else:
-        best, others, second, spread = _numbers(logits)
-    return Look(best, others, second, spread, gap)
-
-
-def _numbers(logits: Float[Tensor, "*cells V"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best token, S, the second's odds and the sum of d exp(d) of every cell."""
+        return Look(best, others, second, spread, gap)
     one = odds_of(logits)
-    return one.best.squeeze(-1), one.others, one.odds.amax(-1), _sum_of_products(one)
-
-
-@lru_cache(maxsize=8)
-def _captured(device: torch.device) -> Captured[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Compiled: two loops over the vocabulary, nothing as wide is written."""
-    return Captured(_numbers, "a look", device, any_size=True)
+    return Look(one.best.squeeze(-1), one.others, one.odds.amax(-1), _sum_of_products(one), gap)
 
 
 def _sum(values: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:
     """Sums over the vocabulary, a cell's the same whatever the number of cells and threads."""
     vocab_size = values.shape[-1]
-    if vocab_size >= SPLIT and not torch.compiler.is_compiling():
-        values = values.unflatten(-1, (_parts(vocab_size), -1)).sum(-1)
+    if vocab_size >= SPLIT:
+        values = values.unflatten(-1, (tiles_of(vocab_size), -1)).sum(-1)
     return values.sum(-1)
 
 
@@ -147,11 +128,9 @@ def _sum_of_products(one: Odds) -> Float[Tensor, "*cells"]:
 
     The gradient of a group norm's scale is such a sum, and of torch's operations the one that neither
     writes products (`vecdot`), nor loses digits (`bmm`: 1e-4 over 152,064 words), nor depends on where
-    a cell lies in memory (`dot`). A channel is a part of a cell's vocabulary, of mean 0 and deviation 1.
+    a cell lies in memory (`dot`). A channel is a tile of a cell's vocabulary, of mean 0 and deviation 1.
     """
-    if torch.compiler.is_compiling():
-        return (one.behind * one.odds).sum(-1)
-    parts = _parts(one.odds.shape[-1])
+    parts = tiles_of(one.odds.shape[-1])
     scale = one.others  # without values of consequence: the sums take its shape
     if parts > 1:
         scale = scale[..., None].expand(*scale.shape, parts)
@@ -161,10 +140,3 @@ def _sum_of_products(one: Odds) -> Float[Tensor, "*cells"]:
         one.odds, one.behind, zero, unit, scale, 1, scale.numel(), width, 1, [False, True, False]
     )
     return sums if parts == 1 else sums.sum(-1)
-
-
-@lru_cache(maxsize=64)
-def _parts(vocab_size: int) -> int:
-    """Into how many equal parts of at most `PART` words a vocabulary falls; 1, if they would be tiny."""
-    width = max(width for width in range(1, PART + 1) if vocab_size % width == 0)
-    return vocab_size // width if width >= PART // 8 else 1

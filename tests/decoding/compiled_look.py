@@ -33,7 +33,8 @@ def apart(one: Tensor, other: Tensor) -> float:
 def main() -> None:
     logits = 4 * torch.randn(48, VOCAB_SIZE, generator=torch.Generator().manual_seed(0))
     kept, tiles = logits.clone(), in_tiles(logits)
-    torch._dynamo.mark_static(tiles, (1, 2))  # sizes that are to be found in the code
+    for axis in (1, 2):  # sizes that are to be found in the code
+        torch._dynamo.mark_static(tiles, axis)
     compiled = torch.compile(numbers, dynamic=True, fullgraph=True)
     found, code = run_and_get_code(compiled, tiles)
     text = "\n".join(code)

@@ -61,10 +61,8 @@ class Noise:
         probabilities are right to one part in ten millions. The usual float32 numbers, cut off at
         2^-24, favour likely words (arXiv 2409.02908).
         """
-        factor, shift = self._line(rows, columns)
-        hashed = torch.addcmul(shift, factor, _words(vocab_size, rows.device))
-        # `mul` would write the float32 numbers too, and beside them its product.
-        return hashed.float().mul_(2.0**-63).copysign_(-1.0).log1p_()
+        factor, shift = self.line(rows, columns)
+        return minus_exponential(factor, shift, words(vocab_size, rows.device))
 
     def gumbel(
         self, rows: Int[Tensor, "*cells"], columns: Int[Tensor, "*cells"], vocab_size: int
@@ -78,8 +76,10 @@ class Noise:
         """One number in (0, 1) per cell, independent of its tokens' noise and of other purposes'."""
         return _uniform(self._seeds(purpose, rows, columns), 1)
 
-    def _line(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """The two constants of every cell's hash, [*cells, 1] each."""
+    def line(
+        self, rows: Int[Tensor, "*#cells"], columns: Int[Tensor, "*cells"]
+    ) -> tuple[Int[Tensor, "*cells 1"], Int[Tensor, "*cells 1"]]:
+        """The two constants of every cell's hash, a and b."""
         if self._over is None:
             lines = _lines(self._seeds("token", rows, columns))
         else:
@@ -122,13 +122,22 @@ class _Seeds:
         return self.tables[purpose]
 
 
+def minus_exponential(
+    factor: Int[Tensor, "*#cells"], shift: Int[Tensor, "*#cells"], words: Int[Tensor, "*#cells"]
+) -> Float[Tensor, "*cells"]:
+    """`Noise.exponential` from a, b and W."""
+    hashed = torch.addcmul(shift, factor, words)
+    # `mul` would write the float32 numbers too, and beside them its product.
+    return hashed.float().mul_(2.0**-63).copysign_(-1.0).log1p_()
+
+
 def _lines(seeds: Int[Tensor, "*cells"]) -> Int[Tensor, "*cells 2"]:
     """An odd factor and a shift for every cell."""
     return torch.stack([_mixed(seeds, 1).bitwise_or_(1), _mixed(seeds, 2)], dim=-1)
 
 
 @lru_cache(maxsize=4)
-def _words(vocab_size: int, device: torch.device) -> Int[Tensor, " V"]:
+def words(vocab_size: int, device: torch.device) -> Int[Tensor, " V"]:
     """A random constant for every word."""
     with torch.inference_mode(False):  # training draws too
         zero = torch.zeros((), dtype=torch.long, device=device)

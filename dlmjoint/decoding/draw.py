@@ -9,10 +9,11 @@ from torch import Tensor
 
 from dlmjoint.decoding.looks.look import odds_of
 from dlmjoint.decoding.looks.sent import sent
+from dlmjoint.decoding.looks.tiles import captured_draw, in_tiles
 from dlmjoint.errors import ConfigError
 from dlmjoint.models.base import IMPOSSIBLE, Base
 from dlmjoint.models.parts.cast import cast
-from dlmjoint.random import Noise
+from dlmjoint.random import Noise, words
 
 CHUNK = 1 << 24
 """Logits worked on at once: 0.4 GiB where tokens are drawn, 0.16 where the most probable is taken. The
@@ -72,9 +73,16 @@ class Draw:
         rows: Int[Tensor, "*#cells"],
         columns: Int[Tensor, "*cells"],
         noise: Noise,
+        captured: bool = False,
     ) -> tuple[Int[Tensor, "*cells"], Float[Tensor, "*cells"]]:
-        """One token per cell and its log-probability, from shaped logits, which it writes over;
-        `columns` count from the response's first."""
+        """One token per cell and its log-probability, from shaped logits, which it writes over unless it
+        is compiled; `columns` count from the response's first."""
+        if captured and not self.greedy:
+            line = [constant.flatten(0, -2) for constant in noise.line(rows, columns)]
+            known = words(logits.shape[-1], logits.device).view(in_tiles(logits).shape[1:])
+            found = captured_draw(logits.device)(in_tiles(logits), *line, known)
+            tokens, log_probs = (each.view(columns.shape) for each in found)
+            return tokens, log_probs
         one = odds_of(logits)
         if self.greedy:
             return one.best.squeeze(-1), -one.others.log1p()

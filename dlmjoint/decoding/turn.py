@@ -244,8 +244,9 @@ class Turn:
 
     def _drawn(self, cells: Cells) -> tuple[Int[Tensor, "B M"], Float[Tensor, "B M"]]:
         """A token for each cell and its log-probability."""
+        draw, captured = self.draw, self.base.captured
         drawn = [
-            self.draw.write(self.draw.shape(logits), rows, columns - cells.start, self.noise)
+            draw.write(draw.shape(logits), rows, columns - cells.start, self.noise, captured)
             for rows, columns, logits in self._reading().logits(cells.rows[:, None], cells.columns)
         ]
         if len(drawn) == 1 and drawn[0][0].shape == cells.columns.shape:

@@ -1,8 +1,5 @@
 """The look at a cell's logits: the same number whatever lies beside it, to seven digits."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -11,8 +8,6 @@ import torch
 from torch import Tensor
 
 from dlmjoint.decoding.looks.look import Look, look_at
-from dlmjoint.decoding.looks.tiles import in_tiles, numbers
-from dlmjoint.models.base import IMPOSSIBLE
 
 WIDE = 152_064
 SIZES = {151: range(1, 34), 512: range(1, 34), 3072: range(1, 34), WIDE: (1, 2, 3, 7, 16, 33)}
@@ -68,33 +63,3 @@ def test_sums_over_the_vocabulary_are_right_to_six_digits_where_hardly_anything_
     look = look_at(logits, None)
     torch.testing.assert_close(look.others.double(), odds.sum(-1), rtol=1e-6, atol=0)
     torch.testing.assert_close(look.spread.double(), (behind * odds).sum(-1), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("vocab_size", SIZES)
-def test_a_look_in_tiles_is_the_same_look_also_where_a_tile_holds_nothing_possible(
-    vocab_size: int,
-) -> None:
-    logits = _logits(8, vocab_size)
-    logits[4:, 0] += 60
-    logits[1::2, -vocab_size // 2 :] = IMPOSSIBLE
-    logits[2] = logits[2].round()  # several words are the greatest
-    look, tiled = look_at(logits.clone(), None), numbers(in_tiles(logits))
-    for one, other in zip(tiled, (look.best, look.others, look.second, look.spread), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
-
-
-@pytest.mark.slow
-def test_a_compiled_look_takes_every_logit_from_memory_once_and_writes_nothing_as_wide() -> None:
-    # In a process of its own: the checks of shapes cannot be compiled.
-    script = [sys.executable, "-m", "tests.decoding.compiled_look"]
-    told = json.loads(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
-    assert told["kernels"] == 1
-    assert told["loops over words"] == 0
-    assert (
-        told["loops over a tile"] == 2
-    )  # for its greatest, then for its sums: 2 kB, still in a cache
-    assert len(told["buffers"]) >= 4  # what is kept
-    assert not [buffer for buffer in told["buffers"] if str(told["vocab_size"]) in buffer]
-    assert told["untouched"]
-    assert told["apart"] < 1e-6
-    assert told["apart where words tie"] < 1e-6

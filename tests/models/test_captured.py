@@ -25,9 +25,10 @@ def test_compiled_forwards_write_token_for_token_what_plain_ones_write() -> None
         # Forwards and columns: a finished row that has stayed to keep a shape costs nothing.
         assert compiled[1:3] == plain[1:3]
         assert compiled[3] < 5  # seconds: what compiling took is not among them
-    # A pass; forwards of four, two and one rows; looks at several cells and at one.
-    assert len(set(said)) == len(said) <= 1 + 3 + 2
-    assert any(message.startswith("compiling a look") for message in said)
+    # A pass; forwards of four, two and one rows; looks at several cells and at one, draws likewise.
+    assert len(set(said)) == len(said) <= 1 + 3 + 2 + 2
+    for what in ("a look", "a draw"):
+        assert any(message.startswith(f"compiling {what}") for message in said)
 
 
 def test_a_shape_is_announced_once_and_its_first_run_is_left_out_of_the_clock(

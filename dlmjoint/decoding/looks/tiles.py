@@ -1,12 +1,14 @@
-"""The look, compiled: a tile of the vocabulary at a time, so that every logit comes from memory once."""
+"""Looks and draws to be compiled: a tile of the vocabulary at a time, so that a logit comes from memory once."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlmjoint.models.parts.captured import Captured
+from dlmjoint.random import minus_exponential
 
 TILE = 512
 """Words of a vocabulary that are taken together, at most: a GPU holds them in registers, a CPU in its
@@ -34,28 +36,78 @@ def numbers(tiles: Float[Tensor, "C T W"]) -> tuple[Tensor, Tensor, Tensor, Tens
     lies below the cell's. The best token of a tile is left out of its sums and comes in again with
     odds exp(g), unless it is the cell's. So nothing cancels here either.
     """
-    _, count, width = tiles.shape
-    greatest, best = tiles.max(-1, keepdim=True)
-    behind = tiles - greatest
-    words = torch.arange(width, device=tiles.device)
-    odds = torch.where(words == best, 0.0, behind.exp())
-    others, second, spread = odds.sum(-1), odds.amax(-1), (behind * odds).sum(-1)
-
-    greatest, best = greatest.squeeze(-1), best.squeeze(-1)
-    top, chosen = greatest.max(-1, keepdim=True)
-    below = greatest - top
-    moved = below.exp()
-    there = torch.arange(count, device=tiles.device) == chosen
-    all_odds = others + torch.where(there, 0.0, 1.0)
+    one = Relative.of(tiles)
+    second, spread = one.odds.amax(-1), (one.behind * one.odds).sum(-1)
     return (
-        (chosen * width + best.gather(-1, chosen)).squeeze(-1),
-        (moved * all_odds).sum(-1),
-        (moved * torch.where(there, second, 1.0)).amax(-1),
-        (moved * (spread + below * all_odds)).sum(-1),
+        (one.tile * tiles.shape[-1] + one.best.gather(-1, one.tile)).squeeze(-1),
+        (one.factor * one.sums).sum(-1),
+        (one.factor * torch.where(one.elsewhere, 1.0, second)).amax(-1),
+        (one.factor * (spread + one.below * one.sums)).sum(-1),
     )
+
+
+def drawn(
+    tiles: Float[Tensor, "C T W"],
+    factor: Int[Tensor, "C 1"],
+    shift: Int[Tensor, "C 1"],
+    words: Int[Tensor, "T W"],
+) -> tuple[Int[Tensor, " C"], Float[Tensor, " C"]]:
+    """`Draw.write`: a token per cell and its log-probability. The noise is made where it is read, from
+    the cells' two constants and the words' (`random.minus_exponential`)."""
+    one = Relative.of(tiles)
+    noise = minus_exponential(factor[..., None], shift[..., None], words)
+    ratio, word = (one.behind.exp() / noise).min(-1)
+    tile = (one.factor * ratio).argmin(-1, keepdim=True)
+    tokens = tile * tiles.shape[-1] + word.gather(-1, tile)
+    others = (one.factor * one.sums).sum(-1)
+    behind = tiles.flatten(1).gather(-1, tokens) - one.top
+    return tokens.squeeze(-1), behind.squeeze(-1) - others.log1p()
+
+
+class Relative(NamedTuple):
+    """Tiles as probabilities over that of their own greatest, and how to make them relative to the
+    greatest of their cell."""
+
+    best: Int[Tensor, "C T"]
+    """Where a tile's greatest is."""
+    behind: Float[Tensor, "C T W"]
+    """Logits minus it."""
+    odds: Float[Tensor, "C T W"]
+    """Their exponentials, but 0 for the greatest itself."""
+    top: Float[Tensor, "C 1"]
+    """The cell's greatest logit."""
+    tile: Int[Tensor, "C 1"]
+    """Which tile it is in."""
+    elsewhere: Bool[Tensor, "C T"]
+    """All other tiles."""
+    below: Float[Tensor, "C T"]
+    """A tile's greatest minus the cell's."""
+    factor: Float[Tensor, "C T"]
+    """The exponential of that."""
+    sums: Float[Tensor, "C T"]
+    """Of a tile's odds, its greatest's among them, unless that is the cell's."""
+
+    @classmethod
+    def of(cls, tiles: Float[Tensor, "C T W"]) -> "Relative":
+        """Of finite logits."""
+        greatest, best = tiles.max(-1, keepdim=True)
+        behind = tiles - greatest
+        words = torch.arange(tiles.shape[-1], device=tiles.device)
+        odds = torch.where(words == best, 0.0, behind.exp())
+        top, tile = greatest.squeeze(-1).max(-1, keepdim=True)
+        below = greatest.squeeze(-1) - top
+        elsewhere = torch.arange(tiles.shape[1], device=tiles.device) != tile
+        sums = odds.sum(-1) + elsewhere
+        return cls(best.squeeze(-1), behind, odds, top, tile, elsewhere, below, below.exp(), sums)
 
 
 @lru_cache(maxsize=8)
 def captured_numbers(device: torch.device) -> Captured[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """`numbers` compiled for a device, once for all numbers of cells."""
     return Captured(numbers, "a look", device, any_size=True)
+
+
+@lru_cache(maxsize=8)
+def captured_draw(device: torch.device) -> Captured[tuple[Tensor, Tensor]]:
+    """`drawn` compiled in the same way."""
+    return Captured(drawn, "a draw", device, any_size=True)

@@ -29,6 +29,7 @@ from dlmjoint.decoding.guides.accept import (
 )
 from dlmjoint.decoding.guides.ar_guide import ARGuide, LoadedGuide
 from dlmjoint.decoding.guides.verified import Verified
+from dlmjoint.decoding.looks.tiles import drawn, numbers
 from dlmjoint.decoding.order import LeftToRight
 from dlmjoint.decoding.policy import Policy
 from dlmjoint.decoding.refine import Joint, Marginals
@@ -182,7 +183,10 @@ def test_a_row_with_nothing_to_write_beside_others_is_no_matter_under_a_long_pro
 def test_finished_rows_that_stay_to_keep_a_shape_change_nothing_and_cost_nothing(
     world: World, guide: Guide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where forwards are compiled: of four rows one is finished early, and stays."""
+    """As where forwards are compiled: of four rows one is finished early, and stays. Looks and draws are
+    made in tiles, but not compiled: the checks of shapes cannot be."""
+    monkeypatch.setattr("dlmjoint.decoding.looks.look.captured_numbers", lambda device: numbers)
+    monkeypatch.setattr("dlmjoint.decoding.draw.captured_draw", lambda device: drawn)
     prompts, anchors = [*PROMPTS, [5, 6]], [{0: [5, 6, 7, 8, 9, 10]}, {}, {}, {}]
     policy = Policy(2, guide=guide)
     found = []

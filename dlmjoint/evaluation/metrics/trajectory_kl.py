@@ -137,9 +137,14 @@ class ForcedDraw(Draw):
         return self.inner.shape(logits)
 
     def write(
-        self, logits: Tensor, rows: Tensor, columns: Tensor, noise: Noise
+        self,
+        logits: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        noise: Noise,
+        captured: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The given tokens."""
+        """The given tokens; nothing is drawn, so there is nothing to compile."""
         tokens = self.tokens[_examples(rows, noise), columns]
         return tokens, logits.double().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
 

@@ -128,7 +128,7 @@ def minus_exponential(
     """`Noise.exponential` from a, b and W."""
     hashed = torch.addcmul(shift, factor, words)
     # `mul` would write the float32 numbers too, and beside them its product.
-    return hashed.float().mul_(2.0**-63).copysign_(-1.0).log1p_()
+    return hashed.float().abs_().mul_(-(2.0**-63)).log1p_()
 
 
 def _lines(seeds: Int[Tensor, "*cells"]) -> Int[Tensor, "*cells 2"]:

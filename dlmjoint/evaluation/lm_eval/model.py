@@ -43,19 +43,28 @@ except ModuleNotFoundError as missing:
 
 log = logging.getLogger(__name__)
 
+NAME = "dlmjoint"
+"""What lm-eval knows the model as."""
 DEFAULT_DEVICE = "cuda:0"
 """What lm-eval asks for where its user named no device."""
 
 
 def command(arguments: Sequence[str]) -> None:
-    """lm-eval's own command line, with the model `dlmjoint` known to it."""
-    from lm_eval.__main__ import cli_evaluate
+    """lm-eval's own command line, with the model `dlmjoint` known to it. Raises ConfigError if
+    `--model_args` are not ours: before lm-eval reads its 14,000 files of tasks."""
+    from lm_eval.__main__ import HarnessCLI, setup_logging
 
     sys.argv = ["dlmjoint lm-eval", *arguments]
-    cli_evaluate()
+    setup_logging()
+    harness = HarnessCLI()
+    asked = harness.parse_args()
+    given = vars(asked)
+    if given.get("model") == NAME and not given.get("config"):  # a file may hold some of them
+        read(given.get("model_args") or {})
+    harness.execute(asked)
 
 
-@register_model("dlmjoint")
+@register_model(NAME)
 class DLMJoint(TemplateLM):
     """A base and a policy as lm-eval knows models. `Settings` says what `--model_args` may hold."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.tasks._index import TaskIndex
 
 from dlmjoint import cli
 from dlmjoint.errors import ConfigError
@@ -33,8 +34,6 @@ TO = ["--log_samples", "--device", "cpu", "--output_path"]
 
 def _knowing_ours_alone(arguments: list[str]) -> None:
     """The command, in a process that does not read lm-eval's own 14,000 files of tasks."""
-    from lm_eval.tasks._index import TaskIndex
-
     build = TaskIndex.build
     TaskIndex.build = staticmethod(lambda paths, **how: build([FOLDER], **how))
     command(arguments)
@@ -70,7 +69,8 @@ def test_lm_evals_plain_command_finds_the_model_by_a_task_file_of_ours(tmp_path,
     assert "answered,none" in found["results"]["gsm8k_local"]
 
 
-def test_a_mistake_in_the_command_ends_in_one_line(capfd):
+def test_a_mistake_in_the_command_ends_in_one_line_before_a_task_is_read(capfd, monkeypatch):
+    monkeypatch.setattr(TaskIndex, "build", None)
     arguments = ["lm-eval", "run", *ARGUMENTS, "--model_args", f"base={BASE},polcy=4"]
     with pytest.raises(SystemExit) as failure:
         cli.main(arguments)

@@ -79,8 +79,9 @@ class Draw:
         is compiled; `columns` count from the response's first."""
         if captured and not self.greedy:
             line = [constant.flatten(0, -2) for constant in noise.line(rows, columns)]
-            known = words(logits.shape[-1], logits.device).view(in_tiles(logits).shape[1:])
-            found = captured_draw(logits.device)(in_tiles(logits), *line, known)
+            tiles = in_tiles(logits)
+            known = words(logits.shape[-1], logits.device).view(tiles.shape[1:])
+            found = captured_draw(logits.device)(tiles, *line, known)
             tokens, log_probs = (each.view(columns.shape) for each in found)
             return tokens, log_probs
         one = odds_of(logits)

@@ -81,9 +81,8 @@ def test_a_comparison_has_a_baseline_and_ratios_to_it(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "DEPTHS", (3,))
-    two = iter(
-        [host_growth] * 2
-    )  # memory is that of a process of its own: of two recipes it will do
+    # Memory is that of a process of its own: of two recipes it will do.
+    two = iter([host_growth] * 2)
     monkeypatch.setattr(fit, "host_growth", lambda *asked: next(two, _unknown)(*asked))
     records = list(find_suite(name).run(_setting(folder, tmp_path), lambda text: None))
     assert records

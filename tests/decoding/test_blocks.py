@@ -66,7 +66,7 @@ def sdar() -> World:
 
 
 @pytest.mark.parametrize(
-    "part", [*range(2), *(pytest.param(part, marks=pytest.mark.slow) for part in range(2, 8))]
+    "part", [*range(4), *(pytest.param(part, marks=pytest.mark.slow) for part in range(4, 8))]
 )
 def test_cached_equals_uncached_for_random_policies(sdar: World, part: int) -> None:
     for seed in range(25 * part, 25 * (part + 1)):

@@ -215,7 +215,7 @@ def _drawn_differently(policy: Policy, seed: int) -> Policy:
     return replace(policy, draw=chance.choice(draws), guide=NoGuide())
 
 
-@pytest.mark.parametrize("seeds", [range(15), pytest.param(range(15, 200), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(30), pytest.param(range(30, 200), marks=pytest.mark.slow)])
 def test_random_policies_write_exactly_what_one_token_per_forward_writes(
     world: World, seeds: range
 ) -> None:
@@ -233,7 +233,7 @@ def test_random_policies_write_exactly_what_one_token_per_forward_writes(
     assert not wrong
 
 
-@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 100), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(20), pytest.param(range(20, 100), marks=pytest.mark.slow)])
 def test_bases_that_write_block_after_block_write_exactly_the_same_verified(seeds: range) -> None:
     sdar = random_world(Sdar)
     wrong = []

@@ -113,7 +113,7 @@ def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_content_does_not_depend_on_the_number_of_processes(tmp_path: Path, processes: int) -> None:
     output = tmp_path / "out"
     command = [sys.executable, "-m", "dlmjoint", "generate", "--base", BASE]

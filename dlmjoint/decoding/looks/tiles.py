@@ -40,9 +40,9 @@ def numbers(tiles: Float[Tensor, "C T W"]) -> tuple[Tensor, Tensor, Tensor, Tens
     second, spread = one.odds.amax(-1), (one.behind * one.odds).sum(-1)
     return (
         (one.tile * tiles.shape[-1] + one.best.gather(-1, one.tile)).squeeze(-1),
-        (one.factor * one.sums).sum(-1),
-        (one.factor * torch.where(one.elsewhere, 1.0, second)).amax(-1),
-        (one.factor * (spread + one.below * one.sums)).sum(-1),
+        one.others,
+        (one.scale * torch.where(one.elsewhere, 1.0, second)).amax(-1),
+        (one.scale * (spread + one.below * one.sums)).sum(-1),
     )
 
 
@@ -57,11 +57,10 @@ def drawn(
     one = Relative.of(tiles)
     noise = minus_exponential(factor[..., None], shift[..., None], words)
     ratio, word = (one.behind.exp() / noise).min(-1)
-    tile = (one.factor * ratio).argmin(-1, keepdim=True)
+    tile = (one.scale * ratio).argmin(-1, keepdim=True)
     tokens = tile * tiles.shape[-1] + word.gather(-1, tile)
-    others = (one.factor * one.sums).sum(-1)
     behind = tiles.flatten(1).gather(-1, tokens) - one.top
-    return tokens.squeeze(-1), behind.squeeze(-1) - others.log1p()
+    return tokens.squeeze(-1), behind.squeeze(-1) - one.others.log1p()
 
 
 class Relative(NamedTuple):
@@ -82,18 +81,23 @@ class Relative(NamedTuple):
     """All other tiles."""
     below: Float[Tensor, "C T"]
     """A tile's greatest minus the cell's."""
-    factor: Float[Tensor, "C T"]
+    scale: Float[Tensor, "C T"]
     """The exponential of that."""
     sums: Float[Tensor, "C T"]
     """Of a tile's odds, its greatest's among them, unless that is the cell's."""
+
+    @property
+    def others(self) -> Float[Tensor, " C"]:
+        """S: the probability of all other tokens over that of the cell's best."""
+        return (self.scale * self.sums).sum(-1)
 
     @classmethod
     def of(cls, tiles: Float[Tensor, "C T W"]) -> "Relative":
         """Of finite logits."""
         greatest, best = tiles.max(-1, keepdim=True)
         behind = tiles - greatest
-        words = torch.arange(tiles.shape[-1], device=tiles.device)
-        odds = torch.where(words == best, 0.0, behind.exp())
+        places = torch.arange(tiles.shape[-1], device=tiles.device)
+        odds = torch.where(places == best, 0.0, behind.exp())
         top, tile = greatest.squeeze(-1).max(-1, keepdim=True)
         below = greatest.squeeze(-1) - top
         elsewhere = torch.arange(tiles.shape[1], device=tiles.device) != tile

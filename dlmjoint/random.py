@@ -62,7 +62,8 @@ class Noise:
         2^-24, favour likely words (arXiv 2409.02908).
         """
         factor, shift = self.line(rows, columns)
-        return minus_exponential(factor, shift, words(vocab_size, rows.device))
+        device = rows.device
+        return minus_exponential(factor, shift, words(vocab_size, device), _zero(device))
 
     def gumbel(
         self, rows: Int[Tensor, "*cells"], columns: Int[Tensor, "*cells"], vocab_size: int
@@ -123,12 +124,18 @@ class _Seeds:
 
 
 def minus_exponential(
-    factor: Int[Tensor, "*#cells"], shift: Int[Tensor, "*#cells"], words: Int[Tensor, "*#cells"]
+    factor: Int[Tensor, "*#cells"],
+    shift: Int[Tensor, "*#cells"],
+    words: Int[Tensor, "*#cells"],
+    zero: Float[Tensor, ""],
 ) -> Float[Tensor, "*cells"]:
     """`Noise.exponential` from a, b and W."""
-    hashed = torch.addcmul(shift, factor, words)
-    # `mul` would write the float32 numbers too, and beside them its product.
-    return hashed.float().abs_().mul_(-(2.0**-63)).log1p_()
+    hashed = torch.addcmul(shift, factor, words).float()
+    # -|h| 2^-63 at once, where `abs_` and `mul_` would write an array each: -h times the derivative of
+    # Huber's loss at h, which is 2^-63 with h's sign. A product with a power of two is exact.
+    huber = torch.ops.aten.huber_loss_backward.out
+    huber(hashed, zero, hashed, 0, 2.0**-63, grad_input=hashed)
+    return hashed.log1p_()
 
 
 def _lines(seeds: Int[Tensor, "*cells"]) -> Int[Tensor, "*cells 2"]:
@@ -142,6 +149,12 @@ def words(vocab_size: int, device: torch.device) -> Int[Tensor, " V"]:
     with torch.inference_mode(False):  # training draws too
         zero = torch.zeros((), dtype=torch.long, device=device)
         return _mixed(zero, torch.arange(1, vocab_size + 1, device=device))
+
+
+@lru_cache(maxsize=8)
+def _zero(device: torch.device) -> Float[Tensor, ""]:
+    with torch.inference_mode(False):
+        return torch.zeros((), device=device)
 
 
 def _mixed(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlmjoint.decoding.looks.look import odds_of
+from dlmjoint.decoding.looks.look import odds_of, sum_of
 from dlmjoint.decoding.looks.sent import sent
 from dlmjoint.decoding.looks.tiles import captured_draw, in_tiles
 from dlmjoint.errors import ConfigError
@@ -84,13 +84,18 @@ class Draw:
             found = captured_draw(logits.device)(tiles, *line, known)
             tokens, log_probs = (each.view(columns.shape) for each in found)
             return tokens, log_probs
-        one = odds_of(logits)
         if self.greedy:
+            one = odds_of(logits)
             return one.best.squeeze(-1), -one.others.log1p()
+        probs = logits.softmax(-1)
         drawn = noise.exponential(rows, columns, logits.shape[-1])
         # The greatest of p / E: E comes with a minus, so the least. Where p is 0 the ratio is 0.
-        tokens = one.odds.scatter_(-1, one.best, 1.0).div_(drawn).argmin(-1)
-        return tokens, one.behind.gather(-1, tokens[..., None]).squeeze(-1) - one.others.log1p()
+        tokens = torch.div(probs, drawn, out=drawn).argmin(-1, keepdim=True)
+        # -log(1 + all others over p): nothing cancels, and a factor of all probabilities is left out (torch
+        # adds 152,064 of them up one after the other, which costs four digits).
+        own = probs.gather(-1, tokens).squeeze(-1)
+        others = sum_of(probs.scatter_(-1, tokens, 0.0))
+        return tokens.squeeze(-1), others.div_(own).log1p_().neg_()
 
     def pick(
         self,

@@ -24,8 +24,9 @@ class Drafts:
     tokens: Int[Tensor, " C"]
     guide: Float[Tensor, "C V"]
     """Log-probabilities under the guide, given everything to the left, earlier drafts included."""
-    base: Float[Tensor, "C V"]
-    """Log-probabilities under the base's forward, before temperature and top-p of the drafts."""
+    base: Float[Tensor, "C V"] | None
+    """Log-probabilities under the base's forward, before temperature and top-p of the drafts; None for a
+    rule that does not read them."""
     draw: Draw
     noise: Noise
 
@@ -135,6 +136,7 @@ class Agreement(Accept):
 
     def __call__(self, drafts: Drafts) -> Bool[Tensor, " C"]:
         """Drawn alike."""
+        assert drafts.base is not None  # the rule needs it
         mixed = self.base_weight * drafts.base + (1 - self.base_weight) * drafts.guide
         # 0 times -inf: a token impossible for either is impossible for the mixture.
         mixed = mixed.nan_to_num(nan=-torch.inf, neginf=-torch.inf)

@@ -204,12 +204,15 @@ class ARGate(Gate):
         rows = own[:, None].expand_as(drafts.columns).flatten()
         columns = drafts.columns.flatten()
         hidden = self.model.predict(turn.canvas, unread, self.memory).hidden[rows, columns]
+        base = None
+        if self.accept.needs_marginals:
+            base = self._fold(turn.base.unembed(turn.prediction.hidden[rows, columns]))
         found = Drafts(
             rows=rows,
             places=columns - turn.canvas.response.start,
             tokens=self._folded(drafts.tokens.flatten()),
             guide=self._fold(self.model.unembed(hidden)),
-            base=self._fold(turn.base.unembed(turn.prediction.hidden[rows, columns])),
+            base=base,
             draw=turn.draw,
             noise=turn.noise,
         )

@@ -35,7 +35,7 @@ def odds_of(logits: Float[Tensor, "*cells V"]) -> Odds:
     greatest, best = logits.max(-1, keepdim=True)
     behind = logits.sub_(greatest)
     odds = behind.exp().scatter_(-1, best, 0.0)
-    return Odds(best, behind, odds, _sum(odds))
+    return Odds(best, behind, odds, sum_of(odds))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def look_at(
     return Look(one.best.squeeze(-1), one.others, one.odds.amax(-1), _sum_of_products(one), gap)
 
 
-def _sum(values: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:
+def sum_of(values: Float[Tensor, "*cells V"]) -> Float[Tensor, "*cells"]:
     """Sums over the vocabulary, a cell's the same whatever the number of cells and threads."""
     vocab_size = values.shape[-1]
     if vocab_size >= SPLIT:

@@ -55,7 +55,8 @@ def drawn(
     """`Draw.write`: a token per cell and its log-probability. The noise is made where it is read, from
     the cells' two constants and the words' (`random.minus_exponential`)."""
     one = Relative.of(tiles)
-    noise = minus_exponential(factor[..., None], shift[..., None], words)
+    zero = torch.zeros((), device=tiles.device)
+    noise = minus_exponential(factor[..., None], shift[..., None], words, zero)
     ratio, word = (one.behind.exp() / noise).min(-1)
     tile = (one.scale * ratio).argmin(-1, keepdim=True)
     tokens = tile * tiles.shape[-1] + word.gather(-1, tile)

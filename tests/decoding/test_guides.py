@@ -107,6 +107,25 @@ def test_every_rule_writes_what_the_base_drafted_in_no_more_forwards(
         assert (step.guide_passes == step.forwards).all()
 
 
+def test_only_a_rule_that_compares_marginals_asks_the_bases_head_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unembed, asked = world.base.unembed, list[int]()
+
+    def counted(hidden: torch.Tensor) -> torch.Tensor:
+        asked.append(hidden.shape[:-1].numel())
+        return unembed(hidden)
+
+    monkeypatch.setattr(world.base, "unembed", counted)
+    cells = []
+    for rule in (TopK(world.base.vocab_size), Agreement(base_weight=1.0)):  # all drafts pass
+        asked.clear()
+        policy = Policy(3, order=LeftToRight(), guide=LoadedGuide(world.guide, rule))
+        sequences(world.base, policy)
+        cells.append(sum(asked))
+    assert cells == [len(PROMPTS) * LENGTH, 2 * len(PROMPTS) * LENGTH]
+
+
 def test_a_guides_memory_gives_what_a_fresh_look_at_the_canvas_does(world: World) -> None:
     class Forgetful(CanvasMemory):
         def expect(self, window: Window) -> None:

@@ -5,7 +5,8 @@ from beartype import BeartypeConf, beartype
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """beartype, an int being a fine float."""
 ALL, STRIDE = 2_000, 13
-"""So many calls of a test are all checked, and of those after them one in so many."""
+"""So many calls of a test, all its cases together, are all checked, and of those after them one in so
+many."""
 
 
 class Sampled:

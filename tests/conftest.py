@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -53,10 +54,14 @@ def _quiet_progress_bars() -> None:
     logging.disable_progress_bar()
 
 
+_sampled = cache(lambda test: Sampled())
+
+
 @pytest.fixture(autouse=True)
 def _shapes_are_checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every call of a slow test, on a sample of a long one's."""
-    skips = False if request.node.get_closest_marker("slow") else Sampled()
+    """On every call of a slow test, on a sample of a long one's; all cases of one test are one."""
+    test = request.node.nodeid.partition("[")[0]
+    skips = False if request.node.get_closest_marker("slow") else _sampled(test)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", skips)
 
 

@@ -75,8 +75,8 @@ class Draw:
         noise: Noise,
         captured: bool = False,
     ) -> tuple[Int[Tensor, "*cells"], Float[Tensor, "*cells"]]:
-        """One token per cell and its log-probability, from shaped logits, which it writes over unless it
-        is compiled; `columns` count from the response's first."""
+        """One token per cell and its log-probability, from shaped logits, which it may write over unless
+        it is compiled; `columns` count from the response's first."""
         if captured and not self.greedy:
             line = [constant.flatten(0, -2) for constant in noise.line(rows, columns)]
             tiles = in_tiles(logits)

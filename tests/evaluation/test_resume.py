@@ -130,9 +130,15 @@ def _generations(run_dir: Path) -> dict[str, list[dict]]:
 
 
 def _lines(run_dir: Path) -> list[bytes]:
-    """Every complete line on disk."""
-    paths = run_dir.rglob("*.jsonl*")
-    return [line for p in paths for line in p.read_bytes().splitlines(True) if line[-1:] == b"\n"]
+    """Every complete line on disk. A file may be gone between its finding and its reading: parts are put
+    together, and a file that is being written has another name until it is whole."""
+    while True:
+        paths = [p for p in run_dir.rglob("*.jsonl*") if not p.name.startswith(".")]
+        try:
+            texts = [path.read_bytes() for path in paths]
+        except FileNotFoundError:
+            continue
+        return [line for text in texts for line in text.splitlines(True) if line[-1:] == b"\n"]
 
 
 def _kill_after(process: ForkServerProcess, run_dir: Path, lines: int) -> None:

@@ -77,16 +77,16 @@ class Draw:
     ) -> tuple[Int[Tensor, "*cells"], Float[Tensor, "*cells"]]:
         """One token per cell and its log-probability, from shaped logits, which it may write over unless
         it is compiled; `columns` count from the response's first."""
-        if captured and not self.greedy:
+        if self.greedy:
+            one = odds_of(logits)
+            return one.best.squeeze(-1), -one.others.log1p()
+        if captured:
             line = [constant.flatten(0, -2) for constant in noise.line(rows, columns)]
             tiles = in_tiles(logits)
             known = words(logits.shape[-1], logits.device).view(tiles.shape[1:])
             found = captured_draw(logits.device)(tiles, *line, known)
             tokens, log_probs = (each.view(columns.shape) for each in found)
             return tokens, log_probs
-        if self.greedy:
-            one = odds_of(logits)
-            return one.best.squeeze(-1), -one.others.log1p()
         probs = logits.softmax(-1)
         drawn = noise.exponential(rows, columns, logits.shape[-1])
         # The greatest of p / E: E comes with a minus, so the least. Where p is 0 the ratio is 0.

@@ -17,7 +17,7 @@ from dlmjoint.evaluation import recipes
 from dlmjoint.evaluation.metrics.intervals import share
 from dlmjoint.evaluation.recipes import find
 from dlmjoint.evaluation.telling import expected as bands
-from dlmjoint.evaluation.telling.expected import Expected, Numbers, Published, expected_of, judge
+from dlmjoint.evaluation.telling.expected import Expected, Numbers, expected_of, judge
 from tests.conftest import CHECKPOINTS, GOLDEN
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,10 @@ def _numbers(**given: Any) -> Numbers:
     return Numbers(**settings)
 
 
+def _row(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
 def _scores(**values: float) -> dict[str, Any]:
     """A scores.json of 100 examples per decoder."""
     score = {"low": 0.0, "high": 1.0, "n": 100}
@@ -70,7 +74,7 @@ def test_a_band_is_the_interval_of_the_difference_of_two_runs() -> None:
 
 
 def test_a_published_interval_goes_before_wilsons() -> None:
-    numbers = _numbers(rows={"a": Published(0.5, 0.45, 0.6)}, n=250, slack=0.01)
+    numbers = _numbers(rows={"a": _row(0.5, 0.45, 0.6)}, n=250, slack=0.01)
     assert numbers.band("a") == pytest.approx((0.5 - sqrt(2) * 0.05 - 0.01, 0.51 + sqrt(2) * 0.1))
 
 
@@ -92,7 +96,10 @@ def test_without_n_and_interval_the_slack_is_the_band() -> None:
         {"rows": {"a": 0.5}, "slack": -1.0},
         {"rows": {"a": 0.5}, "n": 0},
         {"rows": {"a": 52.0}, "n": 250},
-        {"rows": {"a": Published(0.5, 0.5, 0.6)}},
+        {"rows": {"a": _row(0.5, 0.5, 0.6)}},
+        {"rows": {"a": {"value": 0.5, "low": 0.4}}, "n": 250},
+        {"rows": {"a": {"value": 0.5, "hihg": 0.6}}, "n": 250},
+        {"rows": {"a": {"low": 0.4, "high": 0.6}}, "n": 250},
     ],
 )
 def test_a_band_without_width_or_sense_is_refused(given: dict[str, Any]) -> None:

@@ -47,8 +47,9 @@ class Numbers:
 
     metric: str
     """As in scores.json: `accuracy`, `mauve`; or a cost, such as `tokens_per_second`."""
-    rows: dict[str, float | Published]
-    """By decoder."""
+    rows: dict[str, float | dict[str, float]]
+    """By decoder: a value, or the `value`, `low` and `high` of `Published`. As mappings, because
+    jsonargparse reads an object that lies in three others 27 times over."""
     why: str
     """Why the band is what it is."""
     task: str | None = None
@@ -72,9 +73,18 @@ class Numbers:
                 )
 
     def published(self, decoder: str) -> Published:
-        """A decoder's published number."""
+        """A decoder's published number.
+
+        Raises ConfigError if it is neither a value nor a value and the ends of its interval.
+        """
         row = self.rows[decoder]
-        return row if isinstance(row, Published) else Published(row)
+        if not isinstance(row, dict):
+            return Published(row)
+        if set(row) not in ({"value"}, {"value", "low", "high"}):
+            raise ConfigError(
+                f"{self.metric} of {decoder} has {', '.join(row)}; expected value, low and high"
+            )
+        return Published(**row)
 
     def band(self, decoder: str, n: int | None = None) -> tuple[float, float]:
         """What a run of n examples must come within; of as many as published by default.
@@ -182,14 +192,13 @@ def expected_of(
 
     Scores that have no interval to speak of, such as an exact decoder's trajectory KL, are left out.
     """
-    rows: dict[tuple[str, str, int], dict[str, float | Published]] = {}
+    rows: dict[tuple[str, str, int], dict[str, float | dict[str, float]]] = {}
     for decoder in decoders:
         for task, metrics in scores["decoders"][decoder]["tasks"].items():
             for metric, score in metrics.items():
-                value, low, high = (round(score[key], 4) for key in ("value", "low", "high"))
-                if low < high:
-                    key = (task, metric, score["n"])
-                    rows.setdefault(key, {})[decoder] = Published(value, low, high)
+                row = {key: round(score[key], 4) for key in ("value", "low", "high")}
+                if row["low"] < row["high"]:
+                    rows.setdefault((task, metric, score["n"]), {})[decoder] = row
     numbers = [
         Numbers(metric=metric, task=task, n=n, rows=found, why=AGAIN, slack=ROUNDING)
         for (task, metric, n), found in rows.items()

@@ -100,6 +100,7 @@ def test_what_a_killed_process_leaves_is_drawn_by_the_others(
     _until(lambda: _shards(folder) == 1)
     others = [start(folder), start(folder)]
     _until(lambda: _shards(folder) == SHARDS - 1)
+    _until(lambda: len(_claims(folder)) == 1)  # a claim is given back after its shard is written
     (claim,) = _claims(folder)
     assert json.loads(claim.read_text())["pid"] == victim.pid
     assert all(other.is_alive() for other in others)  # waiting: the victim might still finish

@@ -3,6 +3,7 @@
 A module of its own, since Lightning takes seconds to import and no other command should pay for it.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ class TrainerParser(Parser, LightningArgumentParser):
 class TrainCLI(LightningCLI):
     """LightningCLI with CSV and TensorBoard logs where no logger is named, on stored trajectories
     where no other data is, and with checkpoints where a later run looks for the last one."""
+
+    def __init__(self, verb: str, *args: Any, **kwargs: Any) -> None:
+        """`verb`: what is asked for; the parsers of the others are not built, which takes a while."""
+        self.verb = verb
+        super().__init__(*args, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The verb that is asked for, and what of its method's settings Lightning itself fills in."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """`data` names a class only where it is not `TrajectoryData`."""
@@ -107,4 +117,5 @@ def training(arguments: Sequence[str] | None = None) -> None:
 
     Raises LoadError, ConfigError.
     """
-    TrainCLI(Distillation, FitData, subclass_mode_data=True, args=arguments, **TRAINING)
+    verb, *_ = sys.argv[1:] if arguments is None else arguments
+    TrainCLI(verb, Distillation, FitData, subclass_mode_data=True, args=arguments, **TRAINING)

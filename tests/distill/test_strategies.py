@@ -229,7 +229,7 @@ def _parsed(path: Path) -> Namespace:
         def _run_subcommand(self, subcommand: str) -> None:
             pass
 
-    Parse(Distillation, FitData, subclass_mode_data=True, args=arguments, **TRAINING)
+    Parse("fit", Distillation, FitData, subclass_mode_data=True, args=arguments, **TRAINING)
     return parsed[0]
 
 

@@ -1,5 +1,6 @@
 """Toy bases, golden data and shared fixtures. No test needs a network or a download."""
 
+import gc
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -8,7 +9,6 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import huggingface_hub.constants
 import jaxtyping
 import pytest
 import torch
@@ -27,9 +27,6 @@ from dlmjoint.types import Canvas, Step
 from tests import Sampled
 from tests.show.browser import Browser, find_browser
 
-# pytest's warning filters (pyproject.toml) have imported the hub's client before the lines above.
-huggingface_hub.constants.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"] == "1"
-
 checked = loop.decode
 
 
@@ -45,6 +42,11 @@ loop.decode = _decode  # before anybody imports it by name
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 PUBLISHED = Path(dlmjoint.__file__).parent / "models" / "published"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not walk it every time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -144,7 +144,7 @@ def _lines(run_dir: Path) -> list[bytes]:
 def _kill_after(process: ForkServerProcess, run_dir: Path, lines: int) -> None:
     """SIGKILL once so many lines are on disk."""
     while process.is_alive() and len(_lines(run_dir)) < lines:
-        time.sleep(0.003)
+        time.sleep(0.01)
     assert process.is_alive(), "it finished before it could be killed"
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -183,7 +183,7 @@ def test_two_processes_end_with_the_scores_of_one(start, alone, tmp_path):
     writers = set()
     while any(rank.is_alive() for rank in ranks):
         writers |= {path.name.partition(".part-")[2] for path in tmp_path.rglob("*.part-*")}
-        time.sleep(0.003)
+        time.sleep(0.01)
     assert [rank.exitcode for rank in ranks] == [0, 0]
     assert len(writers) == 2, "both decoded"
     assert _scores(tmp_path) == _scores(alone)
@@ -205,7 +205,7 @@ def test_processes_started_by_the_command_survive_a_kill_too(config, alone, tmp_
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment)
     while process.poll() is None and len(_lines(tmp_path)) < 100:
-        time.sleep(0.003)
+        time.sleep(0.01)
     process.kill()
     process.wait()
     kept = _lines(tmp_path)
